@@ -1,0 +1,1560 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.8"
+# dependencies = ["pymodbus>=3.0,<4"]
+# ///
+"""Read and control a Vestel EVC04 electric vehicle charger over Modbus TCP.
+
+A reading flows one way, and this file is laid out in that order:
+
+    argv + INI -> settings -> charger -> {address: word} -> reading (dict) -> text -> stdout
+
+Where the facts come from: "spec" is the charger's Modbus TCP specification, v1.8 (2022);
+"seen" is what owners of it and of its siblings (Webasto/Ampure Unite, E.ON vBox, Vestel
+Home Smart and Connect Plus) have reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import stat
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from itertools import zip_longest
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, NoReturn, Protocol
+
+    class Connection(Protocol):
+        """What a charger is reached through: words in, words out, or ChargerError."""
+
+        def read_words(self, bank: str, address: int, count: int) -> list[int]: ...  # noqa: D102
+        def write_word(self, address: int, value: int) -> None: ...  # noqa: D102
+        def close(self) -> None: ...  # noqa: D102
+
+    Words = dict[tuple[str, int], int]  # (bank, address) -> what the register holds
+    Warnings = dict[str, str]  # cause -> the line for the user
+    Reading = dict[str, Any]  # as JSON prints it
+    Say = Callable[[str], None]  # takes a line for stderr
+
+VERSION = "1.0.0"
+
+# --- The register map -----------------------------------------------------------------------
+
+INPUT, HOLDING = "input", "holding"
+
+
+class Register(NamedTuple):
+    """A value of the charger, and the keys of the reading that are made of it."""
+
+    label: str
+    bank: str
+    address: int
+    words: int  # registers, the high word first
+    unit: str
+    keys: dict[str, Callable[[Any], Any]]
+
+    @property
+    def last(self) -> int:
+        """The last address of the value."""
+        return self.address + self.words - 1
+
+
+# More than this, no such charger can have. Seen: over 250 kW from a 22 kW box.
+MOST = {"mA": 100_000, "A": 100, "V": 1000, "W": 100_000}
+
+# Names by code, and faults by bit (spec).
+# fmt: off
+PHASES = ("1-phase", "3-phase")
+CHARGEPOINT_STATES = (
+    "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing", "Reserved",
+    "Unavailable", "Faulted")
+CHARGING_STATES = ("NotCharging", "Charging")
+EQUIPMENT_STATES = ("Initializing", "Running", "Fault", "Disabled", "Updating")
+CABLE_STATES = (
+    "CableNotConnected", "CableConnected_NoVehicle", "CableConnected_Vehicle",
+    "CableConnected_VehicleLocked")
+FAULTS = (
+    "Contactors Welded Error", "Contactors Response Error", "Interlock Lock Error",
+    "Interlock Unlock Error", "PP Error", "CP Diode Error", "CP Short Error",
+    "Overvoltage Phase 1", "Overvoltage Phase 2", "Overvoltage Phase 3",
+    "Undervoltage Phase 1", "Undervoltage Phase 2", "Undervoltage Phase 3",
+    "Overcurrent Phase 1", "Overcurrent Phase 2", "Overcurrent Phase 3",
+    "Residual Current Error", "Protective Earth Error", "RFID Error",
+    "Interlock Permanent Error", "OCP Permanent Error", "Load Balance Module 1 Error",
+    "Load Balance Module 2 Error", "Load Balance Module 3 Error",
+    "HMI External RFID Reader Error", "HMI External MID Communication Error",
+    "RCD Device Error", "Installation Error")
+# fmt: on
+
+# --- From a register's value to the reading's ---------------------------------------------------
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _per_10(value: int) -> float:
+    return value / 10
+
+
+def _per_1000(value: int) -> float:
+    return value / 1000
+
+
+def _kilo(value: int) -> float:
+    return round(value / 1000, 2)
+
+
+def _name(names: Sequence[str]) -> Callable[[int], str]:
+    return lambda code: names[code] if code < len(names) else "Unknown"
+
+
+def _fault_names(code: int) -> list[str]:
+    bits = [bit for bit in range(32) if code >> bit & 1]
+    return [FAULTS[bit] if bit < len(FAULTS) else f"Unknown fault (bit {bit})" for bit in bits]
+
+
+def _time_of_day(hhmmss: int) -> str | None:
+    """ISO time; None for 0, which stands for none (spec), and for what is no time of day."""
+    hours, minutes, seconds = hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100
+    valid = hhmmss and hours < 24 and minutes < 60 and seconds < 60
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if valid else None
+
+
+def _clock(date_and_time: tuple[int, int]) -> str | None:
+    """ISO date and time of the charger's own clock, which knows no zone; None for neither."""
+    yymmdd, hhmmss = date_and_time
+    date = 2000 + yymmdd // 10000, yymmdd // 100 % 100, yymmdd % 100
+    try:
+        clock = datetime(*date, hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100)
+    except (ValueError, OverflowError):
+        return None
+    return clock.isoformat() if clock.year < 2100 else None
+
+
+# In the order of the reading. 1516-1530 hold the RFID tag: personal data, so there is no row.
+# fmt: off
+CORE = (
+    Register("serial number", INPUT, 100, 25, "text", {"identity.serial": _same}),
+    Register("maximum power", INPUT, 400, 2, "W",
+             {"identity.max_power_w": _same, "identity.max_power_kw": _kilo}),
+    Register("phases", INPUT, 404, 1, "code",
+             {"identity.phases": _name(PHASES), "identity.phases_raw": _same}),
+    Register("charge point state", INPUT, 1000, 1, "code",
+             {"states.chargepoint.code": _same, "states.chargepoint.name": _name(CHARGEPOINT_STATES)}),
+    Register("charging state", INPUT, 1001, 1, "code",
+             {"states.charging.code": _same, "states.charging.name": _name(CHARGING_STATES)}),
+    Register("equipment state", INPUT, 1002, 1, "code",
+             {"states.equipment.code": _same, "states.equipment.name": _name(EQUIPMENT_STATES)}),
+    Register("cable state", INPUT, 1004, 1, "code",
+             {"states.cable.code": _same, "states.cable.name": _name(CABLE_STATES)}),
+    Register("fault code", INPUT, 1006, 2, "bits",
+             {"states.fault_code": _same, "states.faults": _fault_names}),
+    Register("current L1", INPUT, 1008, 1, "mA", {"electrical.current.l1_a": _per_1000}),
+    Register("current L2", INPUT, 1010, 1, "mA", {"electrical.current.l2_a": _per_1000}),
+    Register("current L3", INPUT, 1012, 1, "mA", {"electrical.current.l3_a": _per_1000}),
+    Register("voltage L1", INPUT, 1014, 1, "V", {"electrical.voltage.l1_v": _same}),
+    Register("voltage L2", INPUT, 1016, 1, "V", {"electrical.voltage.l2_v": _same}),
+    Register("voltage L3", INPUT, 1018, 1, "V", {"electrical.voltage.l3_v": _same}),
+    Register("active power L1", INPUT, 1024, 2, "W", {"electrical.power.l1_w": _same}),
+    Register("active power L2", INPUT, 1028, 2, "W", {"electrical.power.l2_w": _same}),
+    Register("active power L3", INPUT, 1032, 2, "W", {"electrical.power.l3_w": _same}),
+    Register("active power", INPUT, 1020, 2, "W",
+             {"electrical.power.total_w": _same, "electrical.power.total_kw": _kilo}),
+    Register("energy meter", INPUT, 1036, 2, "0.1 kWh", {"electrical.meter_reading_kwh": _per_10}),
+    Register("EVSE minimum current", INPUT, 1102, 1, "A", {"limits.evse_min_a": _same}),
+    Register("EVSE maximum current", INPUT, 1104, 1, "A", {"limits.evse_max_a": _same}),
+    Register("cable maximum current", INPUT, 1106, 1, "A", {"limits.cable_max_a": _same}),
+    Register("session maximum current", INPUT, 1100, 1, "A", {"limits.session_max_a": _same}),
+    Register("session energy", INPUT, 1502, 2, "Wh",
+             {"session.energy_wh": _same, "session.energy_kwh": _per_1000}),
+    Register("session duration", INPUT, 1508, 2, "s", {"session.duration_s": _same}),
+    Register("session start time", INPUT, 1504, 2, "hhmmss", {"session.start_time": _time_of_day}),
+    Register("session end time", INPUT, 1512, 2, "hhmmss", {"session.end_time": _time_of_day}),
+    Register("dynamic current", HOLDING, 5004, 1, "A", {"settings.dynamic_current_a": _same}),
+    Register("failsafe current", HOLDING, 2000, 1, "A", {"settings.failsafe_current_a": _same}),
+    Register("failsafe timeout", HOLDING, 2002, 1, "s", {"settings.failsafe_timeout_s": _same}),
+)
+DETAILS = (
+    Register("charge point id", INPUT, 130, 50, "text", {"details.chargepoint_id": _same}),
+    Register("brand", INPUT, 190, 10, "text", {"details.brand": _same}),
+    Register("model", INPUT, 210, 5, "text", {"details.model": _same}),
+    Register("firmware version", INPUT, 230, 50, "text", {"details.firmware": _same}),
+    Register("time", INPUT, 294, 2, "hhmmss", {}),
+    Register("date", INPUT, 290, 2, "yymmdd", {"details.clock": _clock}),  # and the time
+    Register("phase switch", HOLDING, 405, 1, "code", {"details.phase_switch": _name(PHASES)}),
+)
+# fmt: on
+ALIVE = Register("alive sign", HOLDING, 6000, 1, "1", {})  # written, never read
+REGISTERS = {register.label: register for register in (*CORE, *DETAILS)}
+DYNAMIC_CURRENT, FAILSAFE_CURRENT = REGISTERS["dynamic current"], REGISTERS["failsafe current"]
+
+# --- The ranges: what is asked for with one request -------------------------------------------
+
+# Seen: holes of two registers in a documented range answer 0. No request spans a longer one.
+LONGEST_HOLE = 2
+
+
+def _ranges(registers: Iterable[Register]) -> list[tuple[Register, ...]]:
+    ranges: list[tuple[Register, ...]] = []
+    for register in sorted(registers, key=lambda r: (r.bank != INPUT, r.address)):
+        before = ranges[-1][-1] if ranges else None
+        if before and before.bank == register.bank and register.address - before.last - 1 <= LONGEST_HOLE:
+            ranges[-1] += (register,)
+        else:
+            ranges.append((register,))
+    return ranges
+
+
+CORE_RANGES = _ranges(CORE)  # 7
+DETAIL_RANGES = _ranges(DETAILS)  # 6
+
+
+def _span(registers: Sequence[Register]) -> str:
+    """As messages name it: `input registers 1000-1037`, `holding register 5004`."""
+    bank, first, last = registers[0].bank, registers[0].address, registers[-1].last
+    return f"{bank} register {first}" if first == last else f"{bank} registers {first}-{last}"
+
+
+# --- The charger ----------------------------------------------------------------------------
+
+
+class Problem(Exception):
+    """What ends the program: a line for the user, and the exit code."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ChargerError(Problem):
+    """The charger did not do as asked.
+
+    `hint` is what the user may try; `code` the Modbus exception it answered with, 0 where it
+    gave no answer; `lost` is set where no connection could be had.
+    """
+
+    def __init__(self, message: str, hint: str = "", code: int = 0, lost: bool = False) -> None:
+        super().__init__(message)
+        self.hint, self.code, self.lost = hint, code, lost
+
+    def with_hint(self) -> str:
+        """The message, and what the user may try."""
+        return "; ".join(filter(None, (str(self), self.hint)))
+
+
+NOT_HERE = (1, 2, 3)  # exceptions of firmware that lacks something of what was asked for
+ACKNOWLEDGE, BUSY = 5, 6
+# fmt: off
+EXCEPTIONS = {  # Modbus Application Protocol 1.1b3
+    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
+    5: "acknowledge: still working on it", 6: "device busy", 7: "negative acknowledge",
+    8: "memory parity error", 10: "gateway path unavailable", 11: "gateway target does not respond",
+}
+# fmt: on
+BUSY_RETRIES = 5
+OTHER_MASTER = (
+    "another master (evcc, Home Assistant, ...) may be connected, "
+    "or the failsafe timeout of the last one is not over yet"
+)
+
+
+class Target(NamedTuple):
+    """Where the charger is, and how it is spoken to."""
+
+    ip: str
+    port: int
+    unit: int
+    base: int  # 1 where register N is asked for as N-1
+    timeout: float  # s
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
+    """Return what connects to a charger. Nothing else in this file knows pymodbus.
+
+    pymodbus builds the requests and decodes the replies. The bytes in between pass through
+    here, since the versions from 3.0 to 3.16 differ in what they take for a reply: some accept
+    one that is short, late, or of another transaction, and a wrong number would come of it.
+
+    Raises Problem where this Python has no pymodbus 3; what is returned raises ChargerError.
+    """
+    import gc
+
+    gc.disable()  # there is no garbage in an import, and looking for it takes a tenth of the run
+    try:
+        import logging
+        import socket
+
+        from pymodbus.client import ModbusTcpClient
+    except ImportError as error:
+        python = sys.executable or "python3"
+        raise Problem(
+            f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}; "
+            f"install it with: {python} -m pip install 'pymodbus>=3.0,<4'"
+        ) from None
+    finally:
+        gc.enable()
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
+    arguments = ModbusTcpClient.read_input_registers.__code__.co_varnames
+    unit = {"device_id" if "device_id" in arguments else "slave": target.unit}  # renamed in 3.10
+
+    class Client(ModbusTcpClient):
+        """One connection, which lets through nothing but the whole reply to the last request."""
+
+        def __init__(self) -> None:
+            super().__init__(target.ip, port=target.port, timeout=target.timeout)
+            self._request = self._reply = b""
+            self._deadline = 0.0
+            try:
+                # Not pymodbus's connect(), which keeps the reason of a failure to itself.
+                self._wire = socket.create_connection((target.ip, target.port), target.timeout)
+            except (OSError, UnicodeError) as error:
+                why = why_unreachable(error, target.timeout)
+                raise ChargerError(f"Cannot connect to {target}: {why}", lost=True) from None
+            self.socket = self._wire
+            trace(f"{target}: connected")
+
+        def send(self, request: bytes, addr: Any = None) -> int:  # noqa: ARG002
+            trace(f"{target}: request {request.hex(' ')}")
+            self._request, self._reply = request, b""
+            self._deadline = time.monotonic() + target.timeout
+            try:
+                self._wire.settimeout(target.timeout)
+                self._wire.sendall(request)
+            except OSError as error:
+                raise broken(error) from None
+            return len(request)
+
+        def recv(self, size: int | None) -> bytes:
+            self._reply = self._reply or self._receive()
+            part = self._reply[:size]
+            self._reply = self._reply[len(part) :]
+            return part
+
+        def _receive(self) -> bytes:
+            got = bytearray()
+            try:
+                self._fill(got, 8)
+                self._fill(got, reply_size(self._request, bytes(got)))
+            except OSError as error:
+                raise broken(error) from None
+            finally:
+                trace(f"{target}: reply {got.hex(' ') or 'none'}")
+            return bytes(got)
+
+        def _fill(self, got: bytearray, size: int) -> None:
+            while len(got) < size:
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise socket.timeout
+                self._wire.settimeout(left)
+                chunk = self._wire.recv(size - len(got))
+                if not chunk:
+                    raise ConnectionResetError
+                got += chunk
+
+        def read_words(self, bank: str, address: int, count: int) -> list[int]:
+            read = self.read_input_registers if bank == INPUT else self.read_holding_registers
+            words: list[int] = answer(read, address - target.base, count=count).registers
+            if len(words) != count:
+                raise ChargerError(f"{len(words)} registers instead of {count}")
+            return words
+
+        def write_word(self, address: int, value: int) -> None:
+            answer(self.write_register, address - target.base, value=value)
+
+    def answer(call: Callable[..., Any], address: int, **arguments: int) -> Any:
+        try:
+            response = call(address, **arguments, **unit)
+        except ChargerError:
+            raise
+        except Exception as error:  # whatever a later pymodbus raises: no traceback
+            raise ChargerError(f"pymodbus failed: {error!r}") from None
+        if response.isError():
+            code = getattr(response, "exception_code", 0)
+            meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
+            raise ChargerError(f"exception {code} ({meaning})", "try --unit 255 or --base 1", code)
+        return response
+
+    def broken(error: OSError) -> ChargerError:
+        if isinstance(error, (socket.timeout, TimeoutError)):
+            hint = f"try --unit 255 or a longer --timeout; {OTHER_MASTER}"
+            return ChargerError(f"no reply within {target.timeout:g} s", hint)
+        return ChargerError("the charger closed the connection", OTHER_MASTER)
+
+    return Client
+
+
+def why_unreachable(error: Exception, timeout: float) -> str:
+    """Say why there is no connection, and what may be tried."""
+    import socket
+
+    if isinstance(error, ConnectionRefusedError):
+        return f"connection refused; {OTHER_MASTER}, or Modbus TCP is not enabled in the charger's web page"
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        what = "check the address, that the charger is on, and that no firewall is in between"
+        return f"no answer within {timeout:g} s; {what}"
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return "no such host is known; check --ip, or ip in the configuration file"
+    return f"{getattr(error, 'strerror', None) or error}; check the address and the network"
+
+
+def reply_size(request: bytes, head: bytes) -> int:
+    """Return the length (bytes) of the reply that begins with `head`, its first 8 bytes.
+
+    Raises ChargerError where that is no reply to this request (source: Modbus Messaging on
+    TCP/IP 1.0b and Modbus Application Protocol 1.1b3).
+    """
+    function = head[7] & 0x7F
+    count = int.from_bytes(request[10:12], "big")
+    size = 9 if head[7] & 0x80 else 12 if function == 6 else 9 + 2 * count
+    if head[2:4] != b"\0\0":
+        raise ChargerError("a reply that is no Modbus", "check the address and --port")
+    if head[:2] != request[:2] or function != request[7]:
+        raise ChargerError("a reply to another request")
+    if head[6] != request[6]:
+        raise ChargerError(f"a reply of unit {head[6]}", f"try --unit {head[6]}")
+    if int.from_bytes(head[4:6], "big") != size - 6:
+        raise ChargerError("a reply of the wrong length")
+    return size
+
+
+class Charger:
+    """The charger, over one connection at a time.
+
+    A connection on which anything failed is closed and never used again: a reply that comes
+    late would be taken for the answer to the next request.
+    """
+
+    def __init__(self, open_connection: Callable[[], Connection], name: str, timeout: float) -> None:
+        self.name = name
+        self.connections = 0  # so far
+        self.sign_every: float | None = None  # s; None: the alive sign is left to others
+        self.sign_refused = ""  # why the charger refused the last one
+        self._signed = 0.0
+        self._pause = min(0.25, timeout / 10)  # s before a busy charger is asked again
+        self._open = open_connection
+        self._connection: Connection | None = None
+
+    def connect(self) -> Connection:
+        """Connect where there is no connection. Raises ChargerError (lost)."""
+        if self._connection is None:
+            self._connection = self._open()
+            self.connections += 1
+            self._signed = time.monotonic()
+        return self._connection
+
+    def close(self) -> None:
+        """End the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def read(self, bank: str, address: int, count: int) -> list[int]:
+        """Read `count` registers, once more on a new connection where the first one fails.
+
+        Raises ChargerError.
+        """
+        try:
+            return self._read(bank, address, count)
+        except ChargerError as error:
+            if error.code or error.lost:
+                raise
+        return self._read(bank, address, count)
+
+    def _read(self, bank: str, address: int, count: int) -> list[int]:
+        if self.sign_every is not None and time.monotonic() >= self.sign_due():
+            self.sign()
+        words: list[int] = self._patiently(
+            lambda connection: connection.read_words(bank, address, count), ACKNOWLEDGE, BUSY
+        )
+        return words
+
+    def write(self, register: Register, value: int) -> None:
+        """Write one register with function 6, once.
+
+        Raises ChargerError: refused where it has a code; without one, it may have been written.
+        """
+        try:
+            self._patiently(lambda connection: connection.write_word(register.address, value), BUSY)
+        except ChargerError as error:
+            if error.code != ACKNOWLEDGE:
+                raise
+            time.sleep(self._pause)
+
+    def _patiently(self, request: Callable[[Connection], Any], *again: int) -> Any:
+        retries = BUSY_RETRIES
+        while True:
+            try:
+                return request(self.connect())
+            except ChargerError as error:
+                if not error.code:
+                    self.close()
+                if error.code not in again or not retries:
+                    raise
+            retries -= 1
+            time.sleep(self._pause)
+
+    def sign_due(self) -> float:
+        """When (monotonic) the alive sign is to be given next."""
+        return self._signed + (self.sign_every or 0)
+
+    def sign(self) -> None:
+        """Give the alive sign, as a master that stays connected has to (spec).
+
+        Raises ChargerError where the connection fails.
+        """
+        self._signed = time.monotonic()
+        self.sign_refused = ""
+        try:
+            self.write(ALIVE, 1)
+        except ChargerError as error:
+            if not error.code:
+                raise
+            self.sign_refused = f"the charger refuses the alive sign: {error}"
+
+
+def read_core(charger: Charger) -> tuple[Words, Warnings]:
+    """Read the core ranges; what cannot be read is missing in the words, and has a warning.
+
+    Raises ChargerError where no connection can be had, or nothing can be read.
+    """
+    words: Words = {}
+    warnings: Warnings = {}
+    error = None
+    for registers in CORE_RANGES:
+        error = _read_range(charger, registers, words, warnings) or error
+    if error and not words:
+        raise ChargerError(f"Cannot read {charger.name}: {error.with_hint()}")
+    return words, warnings
+
+
+def read_details(charger: Charger) -> tuple[Words, Warnings]:
+    """Read the ranges of --details, as read_core() does, but nothing is raised.
+
+    They come last. Older firmware knows none of them, and seen: one let the read of the
+    firmware version time out while every other register answered.
+    """
+    words: Words = {}
+    warnings: Warnings = {}
+    lost = None
+    for registers in DETAIL_RANGES:
+        try:
+            if lost:
+                raise lost
+            _read_range(charger, registers, words, warnings)
+        except ChargerError as error:
+            lost = error
+            warnings[_span(registers)] = f"Cannot read {_span(registers)}: {error}"
+    return words, warnings
+
+
+def _read_range(
+    charger: Charger, registers: tuple[Register, ...], words: Words, warnings: Warnings
+) -> ChargerError | None:
+    failed = list(_read_side_by_side(charger, registers, words))
+    if not failed:
+        return None
+    span, reasons = _span(registers), "; ".join(dict.fromkeys(str(error) for _, error in failed))
+    missing = ", ".join(_span(part).split()[-1] for part, _ in failed)
+    part_of = "" if failed[0][0] == registers else f"{missing} of "
+    warnings[span] = f"Cannot read {part_of}{span}: {reasons}"
+    return failed[0][1]
+
+
+def _read_side_by_side(
+    charger: Charger, registers: tuple[Register, ...], words: Words
+) -> Iterator[tuple[tuple[Register, ...], ChargerError]]:
+    """Read with one request, or one by one where the firmware has holes; yield what failed."""
+    bank, first = registers[0].bank, registers[0].address
+    try:
+        values = charger.read(bank, first, registers[-1].last - first + 1)
+    except ChargerError as error:
+        if error.lost:
+            raise
+        if error.code in NOT_HERE and len(registers) > 1:
+            for register in registers:
+                yield from _read_side_by_side(charger, (register,), words)
+        else:
+            yield registers, error
+    else:
+        words.update(((bank, address), value) for address, value in enumerate(values, first))
+
+
+def set_currents(charger: Charger, currents: Sequence[tuple[Register, int]], say: Say) -> None:
+    """Write the currents (A) in this order, read each back, and say what is set now.
+
+    All are checked before the first is written: 0 pauses charging, else from the charger's own
+    minimum to its maximum. Only what is read back counts. Raises ChargerError with what was
+    asked for, what went wrong and what the charger is set to.
+    """
+    try:
+        low, high = _limits(charger)
+        before = {register.label: _setting(charger, register) for register, _ in currents}
+    except ChargerError as error:
+        raise ChargerError(f"{error}; nothing was written", lost=error.lost) from None
+    for register, amps in currents:
+        if amps and not low <= amps <= high:
+            raise ChargerError(
+                f"{register.label} {amps} A is out of range: this charger takes 0 (pauses charging) "
+                f"or {low} to {high} A; nothing was written, it stays {before[register.label]}"
+            )
+    done = ""
+    for n, (register, amps) in enumerate(currents):
+        was = before[register.label]
+        try:
+            _set_current(charger, register, amps, was)
+        except ChargerError as error:
+            later = [r for r, _ in currents[n + 1 :]]
+            untouched = "".join(f"; the {r.label} was not touched ({before[r.label]})" for r in later)
+            raise ChargerError(f"{register.label}: {error}{done}{untouched}") from None
+        except (KeyboardInterrupt, SystemExit):
+            maybe = f"{register.label} {amps} A may have been written (it was {was})"
+            say(f"ERROR: interrupted: {maybe}{done}; a reading shows what the charger is set to")
+            raise
+        change = f"stays {amps} A" if was == f"{amps} A" else f"{was} -> {amps} A"
+        say(f"{register.label.capitalize()}: {change}")
+        done += f"; the {register.label} is set to {amps} A already"
+
+
+def _limits(charger: Charger) -> tuple[int, int]:
+    """The EVSE's own minimum and maximum in A; 6 and 32 where it tells none that can be."""
+    words: Words = {}
+    least, most = REGISTERS["EVSE minimum current"], REGISTERS["EVSE maximum current"]
+    limits = next(registers for registers in CORE_RANGES if least in registers)
+    for part, error in _read_side_by_side(charger, limits, words):
+        if not error.code:
+            raise ChargerError(f"Cannot read {_span(part)}: {error.with_hint()}")
+    low, high = _value(least, words, {}) or 6, _value(most, words, {}) or 32
+    return (low, high) if low <= high else (6, 32)
+
+
+def _setting(charger: Charger, register: Register) -> str:
+    try:
+        return f"{charger.read(HOLDING, register.address, 1)[0]} A"
+    except ChargerError as error:
+        if error.code:
+            return "unknown"
+        raise ChargerError(f"Cannot read {_span([register])}: {error.with_hint()}", lost=error.lost) from None
+
+
+def _set_current(charger: Charger, register: Register, amps: int, before: str) -> None:
+    outcome = f"{amps} A was acknowledged"
+    refused = False
+    try:
+        charger.write(register, amps)
+    except ChargerError as error:
+        refused = bool(error.code)
+        outcome = f"{amps} A was {'refused' if refused else 'sent'}: {error}"
+    try:
+        now = charger.read(HOLDING, register.address, 1)[0]
+    except ChargerError as error:
+        maybe = "" if refused else f" and may be {amps} A now"
+        raise ChargerError(f"{outcome}; reading back failed: {error}; it was {before}{maybe}") from None
+    if refused:
+        raise ChargerError(f"{outcome}; it stays {now} A")
+    if now != amps:
+        # Seen: one firmware takes a 0, pauses charging, and reads back 6.
+        pauses = "; some firmware pauses and still shows its minimum: the charging state tells"
+        raise ChargerError(f"{outcome}, but the charger shows {now} A{'' if amps else pauses}")
+
+
+# --- Decoding: words to the reading -----------------------------------------------------------
+
+
+def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warnings]:
+    """Make the reading of the time `now` out of the words.
+
+    What is missing in the words, and what no such charger can have, becomes None; the latter
+    has a warning.
+    """
+    reading: Reading = {"timestamp": now.isoformat(timespec="seconds")}
+    warnings: Warnings = {}
+    values: dict[str, Any] = {}
+    for register in CORE + (DETAILS if details else ()):
+        value = values[register.label] = _value(register, words, warnings)
+        if register.label == "date":  # the clock is made of two values
+            value = None if None in (value, values["time"]) else (value, values["time"])
+        for key, convert in register.keys.items():
+            shown = None if value is None else convert(value)
+            if shown is None and value:
+                what = f"{register.label} ({_span([register])}) is {value}"
+                warnings[key] = f"{what}: no such time, left out"
+            *parents, last = key.split(".")
+            place = reading
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = shown
+    return reading, warnings
+
+
+def _value(register: Register, words: Words, warnings: Warnings) -> Any:
+    """The text or number of a register; None where it is missing or impossible."""
+    addresses = range(register.address, register.last + 1)
+    held = [words[register.bank, n] for n in addresses if (register.bank, n) in words]
+    if len(held) < register.words:
+        return None
+    if register.unit == "text":
+        return _text(held)
+    number = int.from_bytes(b"".join(word.to_bytes(2, "big") for word in held), "big")
+    if number > MOST.get(register.unit, number):
+        what = f"{register.label} ({_span([register])}) is {number} {register.unit}"
+        warnings[register.label] = f"{what}: no such charger can have that, left out"
+        return None
+    return number
+
+
+def _text(words: Sequence[int]) -> str:
+    """Text of either layout, without what cannot be printed: it might steer a terminal.
+
+    Seen: one character to a register (UTF-16BE), and in related firmware two bytes to one.
+    """
+    held = [word for word in words if word]
+    packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
+    data = b"".join(word.to_bytes(2, "big") for word in held)
+    text = data.decode("utf-8" if packed else "utf-16-be", "ignore")
+    return "".join(character for character in text if character.isprintable())
+
+
+# --- Formatters: the reading to text ----------------------------------------------------------
+
+
+def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in reading.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{above}{key}."))
+        else:
+            flat[above + key] = value
+    return flat
+
+
+def _keys(pattern: str) -> list[str]:
+    """A key with a # stands for three: of phase 1, 2 and 3."""
+    return [pattern.replace("#", n) for n in "123"] if "#" in pattern else [pattern]
+
+
+def format_json(reading: Reading, indent: int | None = None) -> str:
+    """The reading as one line of JSON, or indented."""
+    import json
+
+    return json.dumps(reading, indent=indent) + "\n"
+
+
+def _codes(names: Sequence[str]) -> str:
+    return ", ".join(f"{code} {name}" for code, name in enumerate(names))
+
+
+METRICS = (  # name, help, key
+    ("vestel_max_power_watts", "Installed power in watts.", "identity.max_power_w"),
+    ("vestel_phases", "Number of phases, 1 or 3.", "identity.phase_count"),
+    ("vestel_chargepoint_state", f"State: {_codes(CHARGEPOINT_STATES)}.", "states.chargepoint.code"),
+    ("vestel_charging_state", f"State: {_codes(CHARGING_STATES)}.", "states.charging.code"),
+    ("vestel_equipment_state", f"State: {_codes(EQUIPMENT_STATES)}.", "states.equipment.code"),
+    ("vestel_cable_state", f"State: {_codes(CABLE_STATES)}.", "states.cable.code"),
+    ("vestel_fault_code", "Active faults as a bit field.", "states.fault_code"),
+    ("vestel_current_amperes", "Current per phase in amperes.", "electrical.current.l#_a"),
+    ("vestel_voltage_volts", "Voltage per phase in volts.", "electrical.voltage.l#_v"),
+    ("vestel_power_watts", "Active power per phase in watts.", "electrical.power.l#_w"),
+    ("vestel_total_power_watts", "Active power in watts.", "electrical.power.total_w"),
+    ("vestel_meter_reading_kwh", "Energy meter in kilowatt hours.", "electrical.meter_reading_kwh"),
+    ("vestel_evse_min_current_amperes", "EVSE minimum current in amperes.", "limits.evse_min_a"),
+    ("vestel_evse_max_current_amperes", "EVSE maximum current in amperes.", "limits.evse_max_a"),
+    ("vestel_cable_max_current_amperes", "Cable maximum current in amperes.", "limits.cable_max_a"),
+    ("vestel_session_max_current_amperes", "Session maximum current in amperes.", "limits.session_max_a"),
+    ("vestel_session_energy_wh", "Energy of the session in watt hours.", "session.energy_wh"),
+    ("vestel_session_duration_seconds", "Duration of the session in seconds.", "session.duration_s"),
+    ("vestel_dynamic_current_amperes", "Dynamic charging current in amperes.", "settings.dynamic_current_a"),
+    ("vestel_failsafe_current_amperes", "Failsafe current in amperes.", "settings.failsafe_current_a"),
+    ("vestel_failsafe_timeout_seconds", "Failsafe timeout in seconds.", "settings.failsafe_timeout_s"),
+)
+
+
+def format_prometheus(reading: Reading | None) -> str:
+    """The reading in the text exposition format 0.0.4; None says that the charger is down."""
+    flat = _flat(reading or {})
+    flat["identity.phase_count"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
+    serial = {"serial": flat.get("identity.serial") or ""}
+    metrics = [_metric("vestel_up", "1 if the charger answered.", [({}, 1 if reading else 0)])]
+    info = {name: flat.get(f"details.{name}") for name in ("chargepoint_id", "brand", "model", "firmware")}
+    if any(info.values()):
+        labels = {**serial, **{name: text or "" for name, text in info.items()}}
+        metrics.append(_metric("vestel_info", "What the charger is.", [(labels, 1)]))
+    for name, text, pattern in METRICS:
+        keys = _keys(pattern)
+        phases = [{"phase": str(n)} if len(keys) > 1 else {} for n, _ in enumerate(keys, 1)]
+        samples = [({**serial, **phase}, flat.get(key)) for phase, key in zip(phases, keys)]
+        metrics.append(_metric(name, text, samples))
+    code = flat.get("states.fault_code")
+    bits = [] if code is None else [code >> bit & 1 for bit in range(len(FAULTS))]
+    faults = [({**serial, "bit": str(n), "fault": FAULTS[n]}, bit) for n, bit in enumerate(bits)]
+    metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", faults))
+    return "\n".join(filter(None, metrics))
+
+
+def _metric(name: str, text: str, samples: Sequence[tuple[dict[str, str], Any]]) -> str:
+    lines = [f"# HELP {name} {text}\n# TYPE {name} gauge\n"]
+    for labels, value in samples:
+        if value is not None:
+            pairs = ",".join(f'{label}="{_escape(held)}"' for label, held in labels.items())
+            lines.append(f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n")
+    return "".join(lines) if len(lines) > 1 else ""
+
+
+def _escape(label_value: str) -> str:
+    return label_value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+HUMAN = {  # section: label, how the values are shown, and their keys
+    "Identity": (
+        ("Serial", "{}", "identity.serial"),
+        ("Max Power", "{} W ({:.2f} kW)", "identity.max_power_w", "identity.max_power_kw"),
+        ("Phases", "{}", "identity.phases"),
+    ),
+    "States": (
+        ("Chargepoint State", "{}", "states.chargepoint.name"),
+        ("Charging State", "{}", "states.charging.name"),
+        ("Equipment State", "{}", "states.equipment.name"),
+        ("Cable State", "{}", "states.cable.name"),
+        ("Fault Code", "{}{}", "states.fault_code", "states.faults"),
+    ),
+    "Electrical": (
+        ("Current L1 L2 L3", "{:.3f} A", "electrical.current.l#_a"),
+        ("Voltage L1 L2 L3", "{} V", "electrical.voltage.l#_v"),
+        ("Power L1 L2 L3", "{} W", "electrical.power.l#_w"),
+        ("Total Power", "{} W ({:.2f} kW)", "electrical.power.total_w", "electrical.power.total_kw"),
+        ("Meter Reading", "{:.1f} kWh", "electrical.meter_reading_kwh"),
+    ),
+    "Session": (
+        ("Energy", "{} Wh ({:.3f} kWh)", "session.energy_wh", "session.energy_kwh"),
+        ("Duration", "{} s ({})", "session.duration_s", "session.duration"),
+        ("Started", "{}", "session.start_time"),
+        ("Ended", "{}", "session.end_time"),
+    ),
+    "Current Limits": (
+        ("EVSE Minimum", "{} A", "limits.evse_min_a"),
+        ("EVSE Maximum", "{} A", "limits.evse_max_a"),
+        ("Cable Maximum", "{} A", "limits.cable_max_a"),
+        ("Session Maximum", "{} A", "limits.session_max_a"),
+        ("Dynamic Current", "{} A", "settings.dynamic_current_a"),
+        ("Failsafe Current", "{} A", "settings.failsafe_current_a"),
+        ("Failsafe Timeout", "{} s", "settings.failsafe_timeout_s"),
+    ),
+    "Details": (
+        ("Chargepoint ID", "{}", "details.chargepoint_id"),
+        ("Brand", "{}", "details.brand"),
+        ("Model", "{}", "details.model"),
+        ("Firmware", "{}", "details.firmware"),
+        ("Clock", "{}", "details.clock"),
+        ("Phase Switch", "{}", "details.phase_switch"),
+    ),
+}
+
+
+def sections(reading: Reading) -> dict[str, list[tuple[str, str]]]:
+    """What people see of a reading: section -> rows of label and text, `n/a` for None."""
+    flat = _flat(reading)
+    seconds, faults = flat["session.duration_s"], flat["states.faults"]
+    flat["session.duration"] = None if seconds is None else timedelta(seconds=seconds)
+    flat["states.faults"] = f" ({', '.join(faults)})" if faults else ""
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for section, rows in HUMAN.items():
+        if section == "Details" and "details" not in reading:
+            continue
+        shown[section] = []
+        for label, template, *patterns in rows:
+            cells = []
+            for keys in zip(*map(_keys, patterns)):
+                values = [flat[key] for key in keys]
+                cells.append("n/a" if values[0] in (None, "") else template.format(*values))
+            shown[section].append((label, "".join(f"{cell:10}" for cell in cells).rstrip()))
+    return shown
+
+
+def format_human(reading: Reading) -> str:
+    """The reading in sections of labelled values, for a terminal."""
+    blocks = []
+    for section, rows in sections(reading).items():
+        lines = [f"{label + ':':20} {text}\n" for label, text in rows]
+        blocks.append(f"== {section} ==\n" + "".join(lines))
+    return "\n".join(blocks)
+
+
+def paint(text: str) -> str:
+    """Colour what stands out in text for people: charging green, faults red."""
+    text = re.sub(r"(State: +)(Charging)\b", "\\1\x1b[32m\\2\x1b[0m", text)
+    faulty = r"(State: +|Fault Code: +)(Fault\w*|[1-9].*?)(?=  |$)"
+    return re.sub(faulty, "\\1\x1b[1;31m\\2\x1b[0m", text, flags=re.MULTILINE)
+
+
+SCREEN = ("States", "Electrical", "Details"), ("Identity", "Session", "Current Limits")
+LEFT = 48  # columns of the left half: the longest state fits
+BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+
+
+def format_screen(reading: Reading, columns: int, style: Callable[[str], str] = str) -> list[str]:
+    """The reading as lines for a screen, in two halves of which 80 columns show all."""
+    shown = sections(reading)
+    halves: list[list[str]] = []
+    for titles, width in zip(SCREEN, (LEFT - 1, max(0, columns - LEFT))):
+        half: list[str] = []
+        for title in filter(shown.__contains__, titles):
+            start = 2 + max(len(label) for label, _ in shown[title])
+            rows = [f"{label + ':':{start}}{text}" for label, text in shown[title]]
+            half += [""] * bool(half) + [f"== {title} ==", *rows]
+        halves.append([line if len(line) <= width else line[: width - 1] + "~" for line in half])
+    pairs = zip_longest(*halves, fillvalue="")
+    return [style(left) + " " * (LEFT - len(left)) + style(right) for left, right in pairs]
+
+
+def sparkline(powers: Sequence[int | None]) -> str:
+    """The powers as a line of blocks, from 0 to the greatest; blank for None."""
+    top = max((power for power in powers if power is not None), default=0) + 1
+    return "".join(" " if power is None else BLOCKS[power * len(BLOCKS) // top] for power in powers)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{state} - Vestel EVC04</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><meta http-equiv="refresh" content="5">
+<link rel="icon" href="data:,"><style>
+body {{ font: 16px/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 64rem; padding: 1rem }}
+h1 {{ font-size: 2.2rem; line-height: 1.2; margin: 0 }} h2 {{ font-size: 1rem; margin: 0 }}
+main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)) }}
+section {{ border: 1px solid #8888; border-radius: .5rem; padding: .5rem 1rem }}
+table {{ width: 100% }} th {{ font-weight: normal; text-align: left; vertical-align: top }}
+td {{ overflow-wrap: anywhere; text-align: right; white-space: pre-wrap }} .bad {{ color: #d33 }}
+</style></head><body><h1 class="{style}">{state}</h1><p>{summary}</p><main>{cards}</main>
+<p><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a></p>
+</body></html>
+"""
+
+
+def format_page(reading: Reading | None, problem: str) -> str:
+    """The reading as a web page that needs nothing from elsewhere; without one, the problem."""
+    from html import escape
+
+    if not reading:
+        return PAGE.format(state="No reading", style="bad", summary=escape(problem), cards="")
+    cards = ""
+    for title, rows in sections(reading).items():
+        cells = (f"<tr><th>{label}</th><td>{escape(text)}</td></tr>" for label, text in rows)
+        cards += f"<section><h2>{title}</h2><table>{''.join(cells)}</table></section>"
+    states, power = reading["states"], reading["electrical"]["power"]["total_kw"]
+    state, faults = states["chargepoint"]["name"] or "State unknown", ", ".join(states["faults"] or ())
+    parts = ["Power n/a" if power is None else f"{power:.2f} kW", faults, reading["timestamp"]]
+    style = "bad" if faults or state == "Faulted" else ""
+    return PAGE.format(state=state, style=style, summary=" &middot; ".join(filter(None, parts)), cards=cards)
+
+
+# --- The simulated charger of --demo ----------------------------------------------------------
+
+
+class Demo:
+    """Takes the place of the connection: a charger in memory that charges with three phases.
+
+    The energy and duration of its session grow with the time since it was made; its phase
+    currents follow the dynamic current.
+    """
+
+    # fmt: off
+    VALUES: Mapping[str, int | str] = {
+        "serial number": "VESTEL-DEMO", "charge point id": "CP-DEMO-01", "brand": "Vestel",
+        "model": "EVC04", "firmware version": "v3.187.0-1.8.156.0", "phase switch": 1,
+        "maximum power": 22000, "phases": 1, "equipment state": 1, "cable state": 3,
+        "voltage L1": 231, "voltage L2": 230, "voltage L3": 229, "session maximum current": 32,
+        "EVSE minimum current": 6, "EVSE maximum current": 32, "cable maximum current": 32,
+        "failsafe current": 10, "failsafe timeout": 20, "dynamic current": 16,
+    }
+    # fmt: on
+
+    def __init__(self) -> None:
+        self._words: Words = {}
+        self._start = self._then = time.time()
+        self._energy, self._power = 8421.0, 0  # Wh, W
+        for label, value in self.VALUES.items():
+            self._put(label, value)
+
+    def _put(self, label: str, value: int | str) -> None:
+        bank, first, count = REGISTERS[label][1:4]
+        words = [*map(ord, value)] if isinstance(value, str) else [value >> 16, value & 0xFFFF][-count:]
+        self._words.update(((bank, address), word) for address, word in enumerate(words, first))
+
+    def _measure(self) -> None:
+        now = time.time()
+        self._energy += self._power * max(0.0, now - self._then) / 3600
+        self._then, self._power = now, 0
+        amps = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
+        for phase, volts, less in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
+            current = max(0, amps * 1000 - less)  # mA; a vehicle stays a little below
+            self._power += current * volts // 1000
+            self._put(f"current {phase}", current)
+            self._put(f"active power {phase}", current * volts // 1000)
+        seconds = 5025 + max(0, int(now - self._start))
+        self._put("active power", self._power)
+        self._put("charge point state", CHARGEPOINT_STATES.index("Charging" if amps else "SuspendedEVSE"))
+        self._put("charging state", CHARGING_STATES.index("Charging" if amps else "NotCharging"))
+        self._put("energy meter", 12345 + int(self._energy / 100))
+        self._put("session energy", int(self._energy))
+        self._put("session duration", seconds)
+        self._put("session start time", int(time.strftime("%H%M%S", time.localtime(now - seconds))))
+        self._put("date", int(time.strftime("%y%m%d", time.localtime(now))))
+        self._put("time", int(time.strftime("%H%M%S", time.localtime(now))))
+
+    def read_words(self, bank: str, address: int, count: int) -> list[int]:
+        """Return what the registers hold now; 0 for a hole."""
+        self._measure()
+        return [self._words.get((bank, n), 0) for n in range(address, address + count)]
+
+    def write_word(self, address: int, value: int) -> None:
+        """Set a holding register."""
+        self._words[HOLDING, address] = value
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+# --- Settings: argv and INI -------------------------------------------------------------------
+
+
+def _host(text: str) -> str:
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not re.fullmatch(r"[\w.:%-]+", host) or host.count(":") == 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address or host name (the port stands apart)")
+    return host
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return int(text)
+
+    return whole
+
+
+def _seconds(text: str, least: float = 0) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (seconds > 0 and least <= seconds <= 86400):
+        above = f"from {least:g}" if least else "above 0"
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds {above}, up to 86400")
+    return seconds
+
+
+def _listen_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return _host(host or "127.0.0.1"), _whole(1, 65535)(port)
+
+
+SETTINGS: dict[str, tuple[Callable[[str], Any], Any, str, str]] = {  # check, default, metavar, help
+    "ip": (_host, None, "IP", "charger: IP address or host name"),
+    "port": (_whole(1, 65535), 502, "PORT", "TCP port (default: 502)"),
+    "unit": (_whole(0, 255), 1, "UNIT", "Modbus unit id, 0-255 (default: 1)"),
+    "base": (_whole(0, 1), 0, "{0,1}", "1 where register numbers count from 1 (default: 0)"),
+    "timeout": (_seconds, 2.0, "SECONDS", "wait for the connection, and for each reply (default: 2)"),
+}
+FILE_NAME = "vestel_modbus.ini"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="vestel.py",
+        description="Read and control a Vestel EVC04 charger over Modbus TCP.",
+        epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
+        "3 a current is not set as asked for; 130 Ctrl-C",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=f"vestel.py {VERSION}")
+    add("-v", "--verbose", action="store_true", help="log connections, requests and replies to stderr")
+    add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
+    for name, (check, _, metavar, text) in SETTINGS.items():
+        add(f"--{name}", type=check, metavar=metavar, help=text)
+    add("--format", choices=("human", "prometheus", "json"), default="human", help="default: human")
+    add("--details", action="store_true", help="also read charge point id, brand, firmware, clock, ...")
+    for name, text in (
+        ("--set-current", "set the dynamic (5004) and the failsafe current (2000); 0 pauses charging"),
+        ("--set-dynamic-current", "set the dynamic current (5004)"),
+        ("--set-failsafe-current", "set the failsafe current (2000)"),
+    ):
+        add(name, type=_whole(0, 65535), metavar="A", help=text)
+    modes = parser.add_mutually_exclusive_group()
+    text = "stay connected, and print a reading every so many seconds"
+    modes.add_argument("--watch", type=lambda text: _seconds(text, 1), metavar="SECONDS", help=text)
+    text = "stay connected, and serve readings over HTTP"
+    modes.add_argument("--listen", type=_listen_address, metavar="[HOST:]PORT", help=text)
+    add("--demo", action="store_true", help="use a simulated charger: no charger, file or network")
+    return parser
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read the settings in an INI file. Raises Problem (2) that names the file and the key."""
+    import configparser
+
+    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            ini.read_file(file)
+        section = ini["vestel"]
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}", 2) from None
+    except KeyError:
+        raise Problem(f"{path}: there is no section [vestel]", 2) from None
+    except (configparser.Error, ValueError, AttributeError) as error:
+        raise Problem(f"{path}: not an INI file: {' '.join(str(error).split())}", 2) from None
+    settings = {}
+    for key, text in section.items():
+        if key not in SETTINGS:
+            say(f"WARNING: {path}: {key}: unknown key, ignored; known are {', '.join(SETTINGS)}")
+            continue
+        try:
+            settings[key] = SETTINGS[key][0](text)
+        except argparse.ArgumentTypeError as error:
+            raise Problem(f"{path}: {key}: {error}", 2) from None
+    return settings
+
+
+def find_target(args: argparse.Namespace) -> Target:
+    """Merge options, configuration file and defaults, in this order. Raises Problem (2)."""
+    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
+    places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
+    path = args.config if args.config is not None else next(filter(os.path.exists, places), None)
+    settings = {name: default for name, (_, default, _, _) in SETTINGS.items()}
+    settings.update({} if path is None else read_config(path))
+    settings.update((name, vars(args)[name]) for name in SETTINGS if vars(args)[name] is not None)
+    if settings["ip"] is None:
+        why = f"there is no {' or '.join(places)}" if path is None else f"{path} has none"
+        raise Problem(f"IP not set: give --ip, or ip in a configuration file ({why})", 2)
+    return Target(**settings)
+
+
+# --- Output -----------------------------------------------------------------------------------
+
+
+def emit(text: str) -> None:
+    """Write to stdout: all of the text, or nothing as far as a file allows that.
+
+    Raises BrokenPipeError, and Problem for any other failure.
+    """
+    out = sys.stdout
+    if out is None:
+        raise Problem("cannot write to stdout: it is closed")
+    try:
+        before = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        before = None  # no real file
+    try:
+        out.write(text)
+        out.flush()
+    except OSError as error:
+        if before:
+            if stat.S_ISREG(before.st_mode):
+                os.ftruncate(out.fileno(), before.st_size)  # half a line would spoil a log
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # for what is still in the buffer
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise Problem(f"cannot write to stdout: {error.strerror}") from None
+
+
+def say(line: str) -> None:
+    """Write a line to stderr, if there is one."""
+    try:
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody is left to tell
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def has_colour() -> bool:
+    """Whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
+    able = os.name == "posix" or "WT_SESSION" in os.environ
+    return able and on_terminal() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def render(reading: Reading, style: str) -> str:
+    """The reading in a format of --format, as it suits where stdout goes."""
+    if style == "prometheus":
+        return format_prometheus(reading)
+    if style == "json":
+        return format_json(reading, 2 if on_terminal() else None)
+    return paint(format_human(reading)) if has_colour() else format_human(reading)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+# --- The modes --------------------------------------------------------------------------------
+
+
+def once(charger: Charger, details: bool, style: str) -> None:
+    """Print a reading. Raises Problem."""
+    words, warnings = read_core(charger)
+    if details:
+        more_words, more_warnings = read_details(charger)
+        words.update(more_words)
+        warnings.update(more_warnings)
+    charger.close()  # another master may be waiting, and whoever reads stdout may be slow
+    reading, impossible = decode(words, _now(), details)
+    for warning in (*warnings.values(), *impossible.values()):
+        say(f"WARNING: {warning}")
+    emit(render(reading, style))
+
+
+class Master:
+    """Stays connected: gives the alive sign, holds the currents, and outlives a lost charger.
+
+    One thread calls read() and wait(); any other may call latest().
+    """
+
+    def __init__(
+        self, charger: Charger, currents: Sequence[tuple[Register, int]], details: bool, say: Say
+    ) -> None:
+        import threading
+
+        self.problem = ""  # since when and why there is no reading
+        self._charger, self._currents, self._details, self._say = charger, currents, details, say
+        self._set_on, self._details_of = charger.connections, 0  # connections, by number
+        self._read_details: tuple[Words, Warnings] = {}, {}
+        self._not_held = ""
+        self._told: Warnings = {}
+        self._lost_at: datetime | None = None
+        self._delay = self._retry_at = self._read_at = 0.0
+        self._reading: Reading | None = None
+        self._readings = 0
+        self._asked = threading.Event()
+        self._changed = threading.Condition()
+        charger.sign_every = 5.0
+
+    def read(self) -> Reading | None:
+        """Ask the charger; None while it is lost."""
+        self._asked.clear()
+        if self.problem and time.monotonic() < self._retry_at:
+            return None
+        self._read_at = time.monotonic()
+        reading = None
+        try:
+            reading = self._read()
+        except ChargerError as error:
+            self._charger.close()
+            self._delay = min(60.0, self._delay * 2 or 1.0)
+            self._retry_at = time.monotonic() + self._delay
+            known, self._lost_at = self.problem, self._lost_at or _now()
+            self.problem = f"no reading since {self._lost_at.isoformat()}: {error}"
+            if not known:
+                self._say(f"WARNING: {self.problem}; trying again")
+        else:
+            if self._lost_at:
+                gone = (_now() - self._lost_at).total_seconds()
+                self._say(f"WARNING: {self._charger.name} answers again, after {gone:.0f} s")
+            self.problem, self._lost_at, self._delay = "", None, 0.0
+        with self._changed:
+            self._reading = reading
+            self._readings += 1
+            self._changed.notify_all()
+        return reading
+
+    def _read(self) -> Reading:
+        charger = self._charger
+        charger.connect()
+        if self._currents and (self._set_on != charger.connections or self._not_held):
+            self._hold()
+        words, warnings = read_core(charger)
+        if self._details and self._details_of != charger.connections:
+            self._read_details = read_details(charger)
+            self._details_of = charger.connections
+        reading, impossible = decode({**words, **self._read_details[0]}, _now(), self._details)
+        charger.sign_every = (reading["settings"]["failsafe_timeout_s"] or 20) / 4
+        told = {**warnings, **self._read_details[1], **impossible}
+        told.update({text: text for text in (self._not_held, charger.sign_refused) if text})
+        for cause in told.keys() - self._told.keys():
+            self._say(f"WARNING: {told[cause]}")
+        self._told = told
+        return reading
+
+    def _hold(self) -> None:
+        """Set the currents: a charger that has lost its master is at its failsafe current (spec)."""
+        self._not_held = ""
+        try:
+            set_currents(self._charger, self._currents, self._say)
+        except ChargerError as error:
+            if error.lost:
+                raise
+            self._not_held = f"failed holding current: {error}"
+        self._set_on = self._charger.connections
+
+    def wait(self, until: float) -> None:
+        """Return at the time `until` (monotonic), or a second after the last reading if asked.
+
+        Meanwhile keep the connection alive, or try for a new one.
+        """
+        while True:
+            now = time.monotonic()
+            end = min(until, self._read_at + 1) if self._asked.is_set() else until
+            if now >= end:
+                return
+            if self.problem:
+                due, act = self._retry_at, self.read
+            elif self._currents and self._set_on != self._charger.connections:
+                due, act = self._read_at + 1, self.read
+            else:
+                due, act = self._charger.sign_due(), self._sign
+            if now >= due:
+                act()
+            elif self._asked.is_set():
+                time.sleep(min(end, due) - now)
+            else:
+                self._asked.wait(min(end, due, now + 1) - now)  # on Windows, Ctrl-C waits for it
+
+    def _sign(self) -> Reading | None:
+        try:
+            self._charger.sign()
+        except ChargerError:
+            return self.read()
+        return None
+
+    def latest(self) -> tuple[Reading | None, str]:
+        """Return a reading at most a second old; or None, and why there is none."""
+        with self._changed:
+            if not self.problem and time.monotonic() > self._read_at + 1:
+                count = self._readings
+                self._asked.set()
+                if not self._changed.wait_for(lambda: self._readings > count, timeout=8):
+                    return None, f"{self._charger.name} is slow to answer"
+            return self._reading, self.problem
+
+
+class Screen:
+    """The terminal while --watch redraws a reading in place."""
+
+    COLUMNS = 60  # of the line of powers, each of 5 s, or of a longer interval
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name, self._step = name, max(5.0, seconds)
+        self._powers: dict[int, int | None] = {}
+        self._notes: list[str] = []
+
+    def __enter__(self) -> Screen:
+        emit("\x1b[?1049h\x1b[?25l")  # the other screen, without a cursor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        emit("\x1b[?25h\x1b[?1049l")
+
+    def say(self, line: str) -> None:
+        """Keep a line for the next drawing: stderr is most likely the same terminal."""
+        self._notes = [*self._notes[-1:], line]
+        if not sys.stderr.isatty():
+            say(line)
+
+    def show(self, reading: Reading | None, problem: str) -> None:
+        """Draw a reading; without one, the problem."""
+        import shutil
+        import textwrap
+
+        columns, height = shutil.get_terminal_size()
+        now = int(time.monotonic() // self._step)
+        slots = range(now - self.COLUMNS + 1, now + 1)
+        self._powers = {n: power for n, power in self._powers.items() if n in slots}
+        if reading:
+            self._powers[now] = reading["electrical"]["power"]["total_w"]
+            lines = [f"{self._name}  {reading['timestamp']}"]
+            body = format_screen(reading, columns, paint if has_colour() else str)
+        else:
+            lines, body = [], textwrap.wrap(f"{self._name}  {problem}", columns)
+        history = sparkline([self._powers.get(n) for n in slots])
+        foot = [f"Power, {self._step * self.COLUMNS / 60:g} min: {history}", *self._notes]
+        lines = [line[:columns] for line in lines] + body + [line[:columns] for line in foot]
+        emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J")
+
+
+def watch(master: Master, seconds: float, show: Callable[[Reading | None, str], None]) -> NoReturn:
+    """Show a reading, or the problem, every so many seconds and without drift."""
+    due = time.monotonic()
+    while True:
+        show(master.read(), master.problem)
+        due += seconds * max(1, math.ceil((time.monotonic() - due) / seconds))
+        master.wait(due)
+
+
+def print_human(reading: Reading | None, _: str) -> None:
+    """Print the time, the reading and a blank line."""
+    if reading:
+        emit(f"{reading['timestamp']}\n{format_human(reading)}\n")
+
+
+def print_json(reading: Reading | None, _: str) -> None:
+    """Print the reading as a line."""
+    if reading:
+        emit(format_json(reading))
+
+
+def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
+    """Serve readings over HTTP. This thread alone speaks to the charger.
+
+    Raises Problem where the address cannot be listened on.
+    """
+    import http.server
+    import json
+    import socket
+    import socketserver
+    import threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        server_version = f"vestel.py/{VERSION}"
+        sys_version = ""
+        timeout = 5  # s without a byte
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path not in ("/", "/metrics", "/vestel-data.json"):
+                self.answer(404, "text/plain; charset=utf-8", "not found\n")
+                return
+            reading, problem = master.latest()
+            if path == "/metrics":
+                self.answer(200, "text/plain; version=0.0.4; charset=utf-8", format_prometheus(reading))
+            elif path == "/":
+                self.answer(200, "text/html; charset=utf-8", format_page(reading, problem))
+            elif reading:
+                self.answer(200, "application/json", format_json(reading))
+            else:
+                self.answer(503, "application/json", json.dumps({"error": problem}) + "\n")
+
+        do_HEAD = do_GET
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("do_"):  # any other method
+                return lambda: self.answer(405, "text/plain; charset=utf-8", "only GET and HEAD\n")
+            raise AttributeError(name)
+
+        def answer(self, status: int, content_type: str, text: str) -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            if status == 405:
+                self.send_header("Allow", "GET, HEAD")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, template: str, *values: Any) -> None:
+            trace(f"{self.address_string()}: {template % values}")
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = os.name == "posix"  # on Windows that would share a port in use
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+            trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # it has gone
+
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        Server.address_family = found[0]
+        server = Server(found[4], Handler)  # type: ignore[arg-type]
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Problem(f"Cannot listen on {host}:{port}: {why}; is another program on that port?") from None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while True:
+        master.read()
+        master.wait(math.inf)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    """Do what the command line says. Raises Problem."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:
+        if not end.code:
+            emit("")  # sees to it that the help text has arrived
+        raise
+    if args.watch and args.format == "prometheus":
+        parser.error("--watch prints human or json; for Prometheus there is --listen")
+    if args.set_current is not None:
+        if args.set_dynamic_current is not None or args.set_failsafe_current is not None:
+            parser.error("--set-current sets both currents, so it stands alone")
+        args.set_dynamic_current = args.set_failsafe_current = args.set_current
+    wanted = (DYNAMIC_CURRENT, args.set_dynamic_current), (FAILSAFE_CURRENT, args.set_failsafe_current)
+    currents = [(register, amps) for register, amps in wanted if amps is not None]
+    trace = say if args.verbose else lambda line: None
+    if args.demo:
+        demo = Demo()
+        charger = Charger(lambda: demo, "the simulated charger", 1)
+    else:
+        target = find_target(args)
+        charger = Charger(modbus(target, trace), str(target), target.timeout)
+    try:
+        if args.watch or args.listen:
+            import signal
+
+            signal.signal(signal.SIGTERM, _stop)
+        if currents:
+            try:
+                set_currents(charger, currents, say)
+            except ChargerError as error:
+                raise Problem(f"failed writing current: {error}", 3) from None
+        if args.listen:
+            listen(Master(charger, currents, args.details, say), args.listen, trace)
+        elif args.watch and args.format == "human" and on_terminal() and os.environ.get("TERM") != "dumb":
+            with Screen(charger.name, args.watch) as screen:
+                watch(Master(charger, currents, args.details, screen.say), args.watch, screen.show)
+        elif args.watch:
+            show = print_human if args.format == "human" else print_json
+            watch(Master(charger, currents, args.details, say), args.watch, show)
+        else:
+            once(charger, args.details, args.format)
+    finally:
+        charger.close()
+
+
+def _stop(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit code."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure:
+        reconfigure(encoding=None if on_terminal() else "utf-8", errors="replace", newline="\n")
+    try:
+        run(argv)
+    except Problem as problem:
+        say(f"ERROR: {problem}")
+        return problem.status
+    except BrokenPipeError:
+        pass  # whoever read stdout has seen enough
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # Not sys.exit(): all is written, and taking pymodbus apart would be a sixth of the run.
+    os._exit(code)
