@@ -17,6 +17,7 @@ Home Smart and Connect Plus) have reported.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import re
@@ -296,7 +297,7 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
         import socket
 
         from pymodbus.client import ModbusTcpClient
-    except ImportError as error:
+    except Exception as error:  # one too old for this Python fails in ways of its own
         python = sys.executable or "python3"
         raise Problem(
             f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}; "
@@ -318,6 +319,8 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
             try:
                 # Not pymodbus's connect(), which keeps the reason of a failure to itself.
                 self._wire = socket.create_connection((target.ip, target.port), target.timeout)
+            except (ConnectionResetError, ConnectionAbortedError) as error:
+                raise broken(error) from None  # accepted, and closed before we noticed
             except (OSError, UnicodeError) as error:
                 why = why_unreachable(error, target.timeout)
                 raise ChargerError(f"Cannot connect to {target}: {why}", lost=True) from None
@@ -453,6 +456,11 @@ class Charger:
             self.connections += 1
             self._signed = time.monotonic()
         return self._connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
 
     def close(self) -> None:
         """End the connection, if there is one."""
@@ -1044,10 +1052,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _seconds(text: str, least: float = 0) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
+    seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+", text) else math.nan
     if not (seconds > 0 and least <= seconds <= 86400):
         above = f"from {least:g}" if least else "above 0"
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds {above}, up to 86400")
@@ -1172,11 +1177,9 @@ def emit(text: str) -> None:
 
 def say(line: str) -> None:
     """Write a line to stderr, if there is one."""
-    try:
+    with contextlib.suppress(OSError):  # nobody is left to tell
         if sys.stderr is not None:
             print(line, file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody is left to tell
 
 
 def on_terminal() -> bool:
@@ -1236,7 +1239,8 @@ class Master:
         self._set_on, self._details_of = charger.connections, 0  # connections, by number
         self._read_details: tuple[Words, Warnings] = {}, {}
         self._not_held = ""
-        self._told: Warnings = {}
+        self._warnings: Warnings = {}
+        self._told: set[str] = set()  # causes
         self._lost_at: datetime | None = None
         self._delay = self._retry_at = self._read_at = 0.0
         self._reading: Reading | None = None
@@ -1284,23 +1288,32 @@ class Master:
             self._details_of = charger.connections
         reading, impossible = decode({**words, **self._read_details[0]}, _now(), self._details)
         charger.sign_every = (reading["settings"]["failsafe_timeout_s"] or 20) / 4
-        told = {**warnings, **self._read_details[1], **impossible}
-        told.update({text: text for text in (self._not_held, charger.sign_refused) if text})
-        for cause in told.keys() - self._told.keys():
-            self._say(f"WARNING: {told[cause]}")
-        self._told = told
+        self._warnings = {**warnings, **self._read_details[1], **impossible}
+        self._tell()
         return reading
 
     def _hold(self) -> None:
         """Set the currents: a charger that has lost its master is at its failsafe current (spec)."""
-        self._not_held = ""
+        lines: list[str] = []
         try:
-            set_currents(self._charger, self._currents, self._say)
+            set_currents(self._charger, self._currents, lines.append)
+            self._not_held = ""
         except ChargerError as error:
             if error.lost:
                 raise
-            self._not_held = f"failed holding current: {error}"
+            lines, self._not_held = [], f"failed holding current, trying again: {error}"
+        finally:
+            for line in lines:
+                self._say(line)
         self._set_on = self._charger.connections
+
+    def _tell(self) -> None:
+        """Say each warning once while its cause lasts."""
+        own = {"hold": self._not_held, "sign": self._charger.sign_refused}
+        causes = {**self._warnings, **{cause: text for cause, text in own.items() if text}}
+        for cause in causes.keys() - self._told:
+            self._say(f"WARNING: {causes[cause]}")
+        self._told = set(causes)
 
     def wait(self, until: float) -> None:
         """Return at the time `until` (monotonic), or a second after the last reading if asked.
@@ -1314,7 +1327,9 @@ class Master:
                 return
             if self.problem:
                 due, act = self._retry_at, self.read
-            elif self._currents and self._set_on != self._charger.connections:
+            elif not self._charger.connected or (
+                self._currents and self._set_on != self._charger.connections
+            ):
                 due, act = self._read_at + 1, self.read
             else:
                 due, act = self._charger.sign_due(), self._sign
@@ -1325,12 +1340,10 @@ class Master:
             else:
                 self._asked.wait(min(end, due, now + 1) - now)  # on Windows, Ctrl-C waits for it
 
-    def _sign(self) -> Reading | None:
-        try:
+    def _sign(self) -> None:
+        with contextlib.suppress(ChargerError):  # wait() sees to a new connection
             self._charger.sign()
-        except ChargerError:
-            return self.read()
-        return None
+        self._tell()
 
     def latest(self) -> tuple[Reading | None, str]:
         """Return a reading at most a second old; or None, and why there is none."""

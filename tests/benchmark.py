@@ -136,7 +136,8 @@ def main() -> None:
     from pymodbus import __version__ as pymodbus_version
     from pymodbus.client import ModbusTcpClient
 
-    unit = "device_id" if "device_id" in ModbusTcpClient.read_input_registers.__code__.co_varnames else "slave"
+    names = ModbusTcpClient.read_input_registers.__code__.co_varnames
+    unit = "device_id" if "device_id" in names else "slave"
     print(f"Python {sys.version.split()[0]}, pymodbus {pymodbus_version}, {args.runs} runs each")
     with tempfile.TemporaryDirectory() as directory, simulated_charger() as charger:
         minimal = Path(directory, "minimal.py")

@@ -26,8 +26,7 @@ def test_the_distributions_own_package_reads_a_charger(charger: SimulatedCharger
     target = ["--ip", charger.host, "--port", str(charger.port)]
     result = subprocess.run(
         [python, str(SCRIPT), *target, "--format=json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
         env={"HOME": str(tmp_path)},
         check=False,

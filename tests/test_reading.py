@@ -1,4 +1,3 @@
-# ruff: noqa: D103 (the name of a test is the rule)
 """What is asked of the charger, and every value that comes of it, in all three formats."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: D103 (the name of a test is its rule)
 """Setting currents: what reaches the charger, what is believed, and what the user is told."""
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import signal
@@ -63,6 +64,11 @@ def times_asked(charger: SimulatedCharger, address: int) -> list[float]:
     return times
 
 
+def more_than(times: list[float], count: int, asking: Callable[[], Any] = bool) -> Callable[[], bool]:
+    """Return what tells, having asked for a reading, whether there are more times than that."""
+    return lambda: (asking(), len(times) > count)[1]
+
+
 def currents_written(charger: SimulatedCharger) -> list[tuple[int, int]]:
     return [write for write in charger.writes if write[0] != ALIVE]
 
@@ -119,7 +125,7 @@ def test_the_alive_sign_is_given_every_quarter_of_the_failsafe_timeout(
         signs = eventually(lambda: charger.signs[3:] and list(charger.signs))
     assert all(0.6 < gap < 1.9 for gap in gaps(signs)), "the box looks every 2 s"
     assert 0.9 < (signs[3] - signs[0]) / 3 < 1.25
-    assert {write for write in charger.writes} == {(ALIVE, 1)}
+    assert set(charger.writes) == {(ALIVE, 1)}
     assert charger.connections == 1
 
 
@@ -185,9 +191,9 @@ def test_currents_are_set_before_the_first_reading_and_again_on_each_connection(
         charger.set(HOLDING, FAILSAFE, 6)
         held = len(readings)
         charger.drop()
-        eventually(lambda expected=connection * writes: currents_written(charger) == expected)
-        assert charger.connections == connection
-        eventually(lambda before=held: len(readings) > before)
+        eventually(lambda: len(currents_written(charger)) == connection * len(writes))  # noqa: B023
+        assert (charger.connections, currents_written(charger)) == (connection, connection * writes)
+        eventually(more_than(readings, held))
     assert all(charger.image[HOLDING, address] == 14 for address, _ in writes)
     running.end()
     assert currents_written(charger) == 3 * writes, "the end writes nothing"
@@ -254,8 +260,8 @@ def test_details_are_read_once_for_each_connection(
     running = start(*options(mode, "--details"), charger=charger)
     readings, firmware = times_asked(charger, 1000), times_asked(charger, 230)
     for connection in (1, 2):
-        more = len(readings) + 3
-        eventually(lambda until=more: (newest(mode, running)(), len(readings) >= until)[1])
+        more = len(readings) + 2
+        eventually(more_than(readings, more, asking=newest(mode, running)))
         assert newest(mode, running)()["details"] == DETAILS
         assert (len(firmware), charger.connections) == (connection, connection)
         charger.drop()
@@ -344,14 +350,13 @@ def test_a_lost_charger_is_told_once_and_so_is_its_return(
     assert (running.err, len(running.out)) == (lost, printed), "nothing more, on either stream"
     is_back(charger)
     eventually(newest(mode, running))
-    back = eventually(lambda: running.err[1:])
+    eventually(lambda: warnings(running, f"{charger.host}:{charger.port} answers again"))
     eventually(lambda: len(running.out) > printed + 1 if mode == "watch" else served(running))
-    assert len(back) == 1
-    assert f"{charger.host}:{charger.port} answers again" in back[0]
-    assert running.err == lost + back
+    # A silence may end in the middle of a reading, whose first ranges are missing then.
+    said = [line for line in running.err if loss is not is_silent or "Cannot read input reg" not in line]
+    assert len(said) == 2
     loss(charger)
-    eventually(lambda: running.err[2:])
-    assert len(warnings(running, "no reading since")) == 2, "another loss is told again"
+    eventually(lambda: len(warnings(running, "no reading since")) == 2), "another loss is told again"
 
 
 @both
@@ -376,8 +381,9 @@ def test_an_unreachable_charger_is_tried_again_ever_more_seldom(
     assert (len(running.err), running.out) == (1, [])
     assert warnings(running, f"{charger.host}:{charger.port}") == running.err
     is_back(charger)
-    assert eventually(newest(mode, running))["identity"]["serial"] == "VEST1234567890"
-    assert len(running.err) == 2
+    eventually(newest(mode, running))
+    # It may come back in the middle of an attempt, whose first ranges are missing then.
+    assert len(warnings(running)) - len(warnings(running, "Cannot read input reg")) == 2
 
 
 # --- The end ---
@@ -403,9 +409,10 @@ def reply_awaited(mode: str, start: Start) -> Iterator[Running]:
 @contextlib.contextmanager
 def connection_awaited(mode: str, start: Start) -> Iterator[Running]:
     with dead_host() as port:
+        own = connecting_to(port)
         chosen = options(mode, "--timeout=300", "--ip=127.0.0.1", f"--port={port}")
         running = start(*chosen)
-        eventually(lambda: connecting_to(port, running.process.pid))
+        eventually(lambda: connecting_to(port) > own)
         yield running
 
 
@@ -428,16 +435,20 @@ def clients_connected(mode: str, start: Start) -> Iterator[Running]:
     """One that says nothing, and one that waits for a reading."""
     with reply_awaited(mode, start) as running, socket.socket() as idle, socket.socket() as waiting:
         for client in (idle, waiting):
-            eventually(lambda who=client: who.connect_ex(("127.0.0.1", port_of(running))) in (0, 106))
+            eventually(lambda: reached(client, port_of(running)))  # noqa: B023
         waiting.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         yield running
 
 
-def connecting_to(port: int, pid: int) -> bool:
-    """Whether a connection to that port of loopback is being opened (SYN_SENT is 02)."""
-    with open(f"/proc/{pid}/net/tcp", encoding="ascii") as table:
+def connecting_to(port: int) -> int:
+    """How many connections to that port of loopback are being opened (SYN_SENT is 02)."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
         rows = [line.split()[2:4] for line in table]
-    return rows.count([f"0100007F:{port:04X}", "02"]) > 4  # dead_host() has some of its own
+    return rows.count([f"0100007F:{port:04X}", "02"])
+
+
+def reached(client: socket.socket, port: int) -> bool:
+    return client.connect_ex(("127.0.0.1", port)) in (0, errno.EISCONN)
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
