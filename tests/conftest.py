@@ -17,6 +17,8 @@ from simulated_charger import SimulatedCharger, simulated_charger
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "vestel.py"
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell: it is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(ROOT))  # for tests of the pure functions: import vestel
 
 Result = subprocess.CompletedProcess
