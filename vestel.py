@@ -29,7 +29,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, NoReturn, Protocol
 
     class Connection(Protocol):
@@ -46,74 +46,156 @@ if TYPE_CHECKING:
 
 VERSION = "1.0.0"
 
-# --- The register map -----------------------------------------------------------------------
-
-INPUT, HOLDING = "input", "holding"
+# --- The tables -------------------------------------------------------------------------------
 
 
-class Register(NamedTuple):
-    """A value of the charger, and the keys of the reading that are made of it."""
-
-    label: str
-    bank: str
-    address: int
-    words: int  # registers, the high word first
-    unit: str
-    keys: dict[str, Callable[[Any], Any]]
-
-    @property
-    def last(self) -> int:
-        """The last address of the value."""
-        return self.address + self.words - 1
+def _rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
+# A register a row: label, bank, first address, how many words (the high one first), unit, and the
+# keys of the reading that are made of it, each with its conversion. In the order of the reading.
+# 1516-1530 hold the RFID tag: personal data, so there is no row.
+CORE_TABLE = """
+serial number           | input   |  100 | 25 | text    | identity.serial
+maximum power           | input   |  400 |  2 | W       | identity.max_power_w identity.max_power_kw:kilo
+phases                  | input   |  404 |  1 | code    | identity.phases:phases identity.phases_raw
+charge point state      | input   | 1000 |  1 | code    | states.chargepoint.code states.chargepoint.name:chargepoint
+charging state          | input   | 1001 |  1 | code    | states.charging.code states.charging.name:charging
+equipment state         | input   | 1002 |  1 | code    | states.equipment.code states.equipment.name:equipment
+cable state             | input   | 1004 |  1 | code    | states.cable.code states.cable.name:cable
+fault code              | input   | 1006 |  2 | bits    | states.fault_code states.faults:faults
+current L1              | input   | 1008 |  1 | mA      | electrical.current.l1_a:per_1000
+current L2              | input   | 1010 |  1 | mA      | electrical.current.l2_a:per_1000
+current L3              | input   | 1012 |  1 | mA      | electrical.current.l3_a:per_1000
+voltage L1              | input   | 1014 |  1 | V       | electrical.voltage.l1_v
+voltage L2              | input   | 1016 |  1 | V       | electrical.voltage.l2_v
+voltage L3              | input   | 1018 |  1 | V       | electrical.voltage.l3_v
+active power L1         | input   | 1024 |  2 | W       | electrical.power.l1_w
+active power L2         | input   | 1028 |  2 | W       | electrical.power.l2_w
+active power L3         | input   | 1032 |  2 | W       | electrical.power.l3_w
+active power            | input   | 1020 |  2 | W       | electrical.power.total_w electrical.power.total_kw:kilo
+energy meter            | input   | 1036 |  2 | 0.1 kWh | electrical.meter_reading_kwh:per_10
+EVSE minimum current    | input   | 1102 |  1 | A       | limits.evse_min_a
+EVSE maximum current    | input   | 1104 |  1 | A       | limits.evse_max_a
+cable maximum current   | input   | 1106 |  1 | A       | limits.cable_max_a
+session maximum current | input   | 1100 |  1 | A       | limits.session_max_a
+session energy          | input   | 1502 |  2 | Wh      | session.energy_wh session.energy_kwh:per_1000
+session duration        | input   | 1508 |  2 | s       | session.duration_s
+session start time      | input   | 1504 |  2 | hhmmss  | session.start_time:time_of_day
+session end time        | input   | 1512 |  2 | hhmmss  | session.end_time:time_of_day
+dynamic current         | holding | 5004 |  1 | A       | settings.dynamic_current_a
+failsafe current        | holding | 2000 |  1 | A       | settings.failsafe_current_a
+failsafe timeout        | holding | 2002 |  1 | s       | settings.failsafe_timeout_s
+"""  # noqa: E501
+DETAILS_TABLE = """
+charge point id         | input   |  130 | 50 | text    | details.chargepoint_id
+brand                   | input   |  190 | 10 | text    | details.brand
+model                   | input   |  210 |  5 | text    | details.model
+firmware version        | input   |  230 | 50 | text    | details.firmware
+date                    | input   |  290 |  2 | yymmdd  | details.clock:clock
+time                    | input   |  294 |  2 | hhmmss  |
+phase switch            | holding |  405 |  1 | code    | details.phase_switch:phases
+"""
 # More than this, no such charger can have. Seen: over 250 kW from a 22 kW box.
 MOST = {"mA": 100_000, "A": 100, "V": 1000, "W": 100_000}
 
 # Names by code, and faults by bit (spec).
-# fmt: off
-PHASES = ("1-phase", "3-phase")
-CHARGEPOINT_STATES = (
-    "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing", "Reserved",
-    "Unavailable", "Faulted")
-CHARGING_STATES = ("NotCharging", "Charging")
-EQUIPMENT_STATES = ("Initializing", "Running", "Fault", "Disabled", "Updating")
-CABLE_STATES = (
-    "CableNotConnected", "CableConnected_NoVehicle", "CableConnected_Vehicle",
-    "CableConnected_VehicleLocked")
+NAMES_TABLE = """
+phases      | 1-phase 3-phase
+chargepoint | Available Preparing Charging SuspendedEVSE SuspendedEV Finishing Reserved Unavailable Faulted
+charging    | NotCharging Charging
+equipment   | Initializing Running Fault Disabled Updating
+cable       | CableNotConnected CableConnected_NoVehicle CableConnected_Vehicle CableConnected_VehicleLocked
+"""
+NAMES = {kind: names.split() for kind, names in _rows(NAMES_TABLE)}
 FAULTS = (
-    "Contactors Welded Error", "Contactors Response Error", "Interlock Lock Error",
-    "Interlock Unlock Error", "PP Error", "CP Diode Error", "CP Short Error",
-    "Overvoltage Phase 1", "Overvoltage Phase 2", "Overvoltage Phase 3",
-    "Undervoltage Phase 1", "Undervoltage Phase 2", "Undervoltage Phase 3",
-    "Overcurrent Phase 1", "Overcurrent Phase 2", "Overcurrent Phase 3",
-    "Residual Current Error", "Protective Earth Error", "RFID Error",
-    "Interlock Permanent Error", "OCP Permanent Error", "Load Balance Module 1 Error",
-    "Load Balance Module 2 Error", "Load Balance Module 3 Error",
-    "HMI External RFID Reader Error", "HMI External MID Communication Error",
-    "RCD Device Error", "Installation Error")
-# fmt: on
+    """
+Contactors Welded Error, Contactors Response Error, Interlock Lock Error, Interlock Unlock Error,
+PP Error, CP Diode Error, CP Short Error, Overvoltage Phase 1, Overvoltage Phase 2,
+Overvoltage Phase 3, Undervoltage Phase 1, Undervoltage Phase 2, Undervoltage Phase 3,
+Overcurrent Phase 1, Overcurrent Phase 2, Overcurrent Phase 3, Residual Current Error,
+Protective Earth Error, RFID Error, Interlock Permanent Error, OCP Permanent Error,
+Load Balance Module 1 Error, Load Balance Module 2 Error, Load Balance Module 3 Error,
+HMI External RFID Reader Error, HMI External MID Communication Error, RCD Device Error,
+Installation Error
+""".replace("\n", " ")
+    .strip()
+    .split(", ")
+)
 
-# --- From a register's value to the reading's ---------------------------------------------------
+# A metric a row: name, key of the reading, and help. In a key, # stands for the phases 1, 2 and 3;
+# in a help text, a name in braces for the codes and their names.
+METRICS = """
+vestel_max_power_watts             | identity.max_power_w          | Installed power in watts.
+vestel_phases                      | identity.phases               | Number of phases, 1 or 3.
+vestel_chargepoint_state           | states.chargepoint.code       | State: {chargepoint}.
+vestel_charging_state              | states.charging.code          | State: {charging}.
+vestel_equipment_state             | states.equipment.code         | State: {equipment}.
+vestel_cable_state                 | states.cable.code             | State: {cable}.
+vestel_fault_code                  | states.fault_code             | Active faults as a bit field.
+vestel_current_amperes             | electrical.current.l#_a       | Current per phase in amperes.
+vestel_voltage_volts               | electrical.voltage.l#_v       | Voltage per phase in volts.
+vestel_power_watts                 | electrical.power.l#_w         | Active power per phase in watts.
+vestel_total_power_watts           | electrical.power.total_w      | Active power in watts.
+vestel_meter_reading_kwh           | electrical.meter_reading_kwh  | Energy meter in kilowatt hours.
+vestel_evse_min_current_amperes    | limits.evse_min_a             | EVSE minimum current in amperes.
+vestel_evse_max_current_amperes    | limits.evse_max_a             | EVSE maximum current in amperes.
+vestel_cable_max_current_amperes   | limits.cable_max_a            | Cable maximum current in amperes.
+vestel_session_max_current_amperes | limits.session_max_a          | Session maximum current in amperes.
+vestel_session_energy_wh           | session.energy_wh             | Energy of the session in watt hours.
+vestel_session_duration_seconds    | session.duration_s            | Duration of the session in seconds.
+vestel_dynamic_current_amperes     | settings.dynamic_current_a    | Dynamic charging current in amperes.
+vestel_failsafe_current_amperes    | settings.failsafe_current_a   | Failsafe current in amperes.
+vestel_failsafe_timeout_seconds    | settings.failsafe_timeout_s   | Failsafe timeout in seconds.
+"""
+
+# What people see; # as above. A text whose first value is missing becomes n/a.
+HUMAN = """
+== Identity ==
+Serial:             {identity.serial}
+Max Power:          {identity.max_power_w} W ({identity.max_power_kw:.2f} kW)
+Phases:             {identity.phases}
+== States ==
+Chargepoint State:  {states.chargepoint.name}
+Charging State:     {states.charging.name}
+Equipment State:    {states.equipment.name}
+Cable State:        {states.cable.name}
+Fault Code:         {states.fault_code}{states.faults}
+== Electrical ==
+Current L1 L2 L3:   {electrical.current.l#_a:.3f} A
+Voltage L1 L2 L3:   {electrical.voltage.l#_v} V
+Power L1 L2 L3:     {electrical.power.l#_w} W
+Total Power:        {electrical.power.total_w} W ({electrical.power.total_kw:.2f} kW)
+Meter Reading:      {electrical.meter_reading_kwh:.1f} kWh
+== Session ==
+Energy:             {session.energy_wh} Wh ({session.energy_kwh:.3f} kWh)
+Duration:           {session.duration_s} s ({session.duration})
+Started:            {session.start_time}
+Ended:              {session.end_time}
+== Current Limits ==
+EVSE Minimum:       {limits.evse_min_a} A
+EVSE Maximum:       {limits.evse_max_a} A
+Cable Maximum:      {limits.cable_max_a} A
+Session Maximum:    {limits.session_max_a} A
+Dynamic Current:    {settings.dynamic_current_a} A
+Failsafe Current:   {settings.failsafe_current_a} A
+Failsafe Timeout:   {settings.failsafe_timeout_s} s
+== Details ==
+Chargepoint ID:     {details.chargepoint_id}
+Brand:              {details.brand}
+Model:              {details.model}
+Firmware:           {details.firmware}
+Clock:              {details.clock}
+Phase Switch:       {details.phase_switch}
+"""
 
 
-def _same(value: Any) -> Any:
-    return value
+# --- The registers, and the ranges that are asked for with one request --------------------------
 
 
-def _per_10(value: int) -> float:
-    return value / 10
-
-
-def _per_1000(value: int) -> float:
-    return value / 1000
-
-
-def _kilo(value: int) -> float:
-    return round(value / 1000, 2)
-
-
-def _name(names: Sequence[str]) -> Callable[[int], str]:
+def _name_of(kind: str) -> Callable[[int], str]:
+    names = NAMES[kind]
     return lambda code: names[code] if code < len(names) else "Unknown"
 
 
@@ -140,77 +222,60 @@ def _clock(date_and_time: tuple[int, int]) -> str | None:
     return clock.isoformat() if clock.year < 2100 else None
 
 
-# In the order of the reading. 1516-1530 hold the RFID tag: personal data, so there is no row.
-# fmt: off
-CORE = (
-    Register("serial number", INPUT, 100, 25, "text", {"identity.serial": _same}),
-    Register("maximum power", INPUT, 400, 2, "W",
-             {"identity.max_power_w": _same, "identity.max_power_kw": _kilo}),
-    Register("phases", INPUT, 404, 1, "code",
-             {"identity.phases": _name(PHASES), "identity.phases_raw": _same}),
-    Register("charge point state", INPUT, 1000, 1, "code",
-             {"states.chargepoint.code": _same, "states.chargepoint.name": _name(CHARGEPOINT_STATES)}),
-    Register("charging state", INPUT, 1001, 1, "code",
-             {"states.charging.code": _same, "states.charging.name": _name(CHARGING_STATES)}),
-    Register("equipment state", INPUT, 1002, 1, "code",
-             {"states.equipment.code": _same, "states.equipment.name": _name(EQUIPMENT_STATES)}),
-    Register("cable state", INPUT, 1004, 1, "code",
-             {"states.cable.code": _same, "states.cable.name": _name(CABLE_STATES)}),
-    Register("fault code", INPUT, 1006, 2, "bits",
-             {"states.fault_code": _same, "states.faults": _fault_names}),
-    Register("current L1", INPUT, 1008, 1, "mA", {"electrical.current.l1_a": _per_1000}),
-    Register("current L2", INPUT, 1010, 1, "mA", {"electrical.current.l2_a": _per_1000}),
-    Register("current L3", INPUT, 1012, 1, "mA", {"electrical.current.l3_a": _per_1000}),
-    Register("voltage L1", INPUT, 1014, 1, "V", {"electrical.voltage.l1_v": _same}),
-    Register("voltage L2", INPUT, 1016, 1, "V", {"electrical.voltage.l2_v": _same}),
-    Register("voltage L3", INPUT, 1018, 1, "V", {"electrical.voltage.l3_v": _same}),
-    Register("active power L1", INPUT, 1024, 2, "W", {"electrical.power.l1_w": _same}),
-    Register("active power L2", INPUT, 1028, 2, "W", {"electrical.power.l2_w": _same}),
-    Register("active power L3", INPUT, 1032, 2, "W", {"electrical.power.l3_w": _same}),
-    Register("active power", INPUT, 1020, 2, "W",
-             {"electrical.power.total_w": _same, "electrical.power.total_kw": _kilo}),
-    Register("energy meter", INPUT, 1036, 2, "0.1 kWh", {"electrical.meter_reading_kwh": _per_10}),
-    Register("EVSE minimum current", INPUT, 1102, 1, "A", {"limits.evse_min_a": _same}),
-    Register("EVSE maximum current", INPUT, 1104, 1, "A", {"limits.evse_max_a": _same}),
-    Register("cable maximum current", INPUT, 1106, 1, "A", {"limits.cable_max_a": _same}),
-    Register("session maximum current", INPUT, 1100, 1, "A", {"limits.session_max_a": _same}),
-    Register("session energy", INPUT, 1502, 2, "Wh",
-             {"session.energy_wh": _same, "session.energy_kwh": _per_1000}),
-    Register("session duration", INPUT, 1508, 2, "s", {"session.duration_s": _same}),
-    Register("session start time", INPUT, 1504, 2, "hhmmss", {"session.start_time": _time_of_day}),
-    Register("session end time", INPUT, 1512, 2, "hhmmss", {"session.end_time": _time_of_day}),
-    Register("dynamic current", HOLDING, 5004, 1, "A", {"settings.dynamic_current_a": _same}),
-    Register("failsafe current", HOLDING, 2000, 1, "A", {"settings.failsafe_current_a": _same}),
-    Register("failsafe timeout", HOLDING, 2002, 1, "s", {"settings.failsafe_timeout_s": _same}),
-)
-DETAILS = (
-    Register("charge point id", INPUT, 130, 50, "text", {"details.chargepoint_id": _same}),
-    Register("brand", INPUT, 190, 10, "text", {"details.brand": _same}),
-    Register("model", INPUT, 210, 5, "text", {"details.model": _same}),
-    Register("firmware version", INPUT, 230, 50, "text", {"details.firmware": _same}),
-    Register("time", INPUT, 294, 2, "hhmmss", {}),
-    Register("date", INPUT, 290, 2, "yymmdd", {"details.clock": _clock}),  # and the time
-    Register("phase switch", HOLDING, 405, 1, "code", {"details.phase_switch": _name(PHASES)}),
-)
-# fmt: on
-ALIVE = Register("alive sign", HOLDING, 6000, 1, "1", {})  # written, never read
-REGISTERS = {register.label: register for register in (*CORE, *DETAILS)}
-DYNAMIC_CURRENT, FAILSAFE_CURRENT = REGISTERS["dynamic current"], REGISTERS["failsafe current"]
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "": lambda value: value,
+    "per_10": lambda value: value / 10,
+    "per_1000": lambda value: value / 1000,
+    "kilo": lambda value: round(value / 1000, 2),
+    "faults": _fault_names,
+    "time_of_day": _time_of_day,
+    "clock": _clock,
+    **{kind: _name_of(kind) for kind in NAMES},
+}
+INPUT, HOLDING = "input", "holding"
 
-# --- The ranges: what is asked for with one request -------------------------------------------
+
+class Register(NamedTuple):
+    """A value of the charger."""
+
+    label: str
+    bank: str
+    address: int
+    words: int
+    unit: str
+    keys: dict[str, Callable[[Any], Any]]  # of the reading, and what makes their values
+
+    @property
+    def last(self) -> int:
+        """The last address of the value."""
+        return self.address + self.words - 1
+
+
+def _registers(table: str) -> list[Register]:
+    registers = []
+    for label, bank, address, words, unit, keys in _rows(table):
+        made = {key: CONVERSIONS[how] for key, _, how in (key.partition(":") for key in keys.split())}
+        registers.append(Register(label, bank, int(address), int(words), unit, made))
+    return registers
+
+
+CORE, DETAILS = _registers(CORE_TABLE), _registers(DETAILS_TABLE)
+REGISTERS = {register.label: register for register in CORE + DETAILS}
+DYNAMIC_CURRENT, FAILSAFE_CURRENT = REGISTERS["dynamic current"], REGISTERS["failsafe current"]
+ALIVE = Register("alive sign", HOLDING, 6000, 1, "1", {})  # written, never read
 
 # Seen: holes of two registers in a documented range answer 0. No request spans a longer one.
 LONGEST_HOLE = 2
 
 
-def _ranges(registers: Iterable[Register]) -> list[tuple[Register, ...]]:
-    ranges: list[tuple[Register, ...]] = []
+def _ranges(registers: Iterable[Register]) -> list[list[Register]]:
+    ranges: list[list[Register]] = []
+    bank, end = "", 0
     for register in sorted(registers, key=lambda r: (r.bank != INPUT, r.address)):
-        before = ranges[-1][-1] if ranges else None
-        if before and before.bank == register.bank and register.address - before.last - 1 <= LONGEST_HOLE:
-            ranges[-1] += (register,)
-        else:
-            ranges.append((register,))
+        if register.bank != bank or register.address > end + LONGEST_HOLE:
+            ranges.append([])
+        ranges[-1].append(register)
+        bank, end = register.bank, register.last + 1
     return ranges
 
 
@@ -447,26 +512,21 @@ class Charger:
         self._signed = 0.0
         self._pause = min(0.25, timeout / 10)  # s before a busy charger is asked again
         self._open = open_connection
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
 
     def connect(self) -> Connection:
-        """Connect where there is no connection. Raises ChargerError (lost)."""
-        if self._connection is None:
-            self._connection = self._open()
+        """Connect where there is no connection. Raises ChargerError."""
+        if self.connection is None:
+            self.connection = self._open()
             self.connections += 1
             self._signed = time.monotonic()
-        return self._connection
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-        return self._connection is not None
+        return self.connection
 
     def close(self) -> None:
         """End the connection, if there is one."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
 
     def read(self, bank: str, address: int, count: int) -> list[int]:
         """Read `count` registers, once more on a new connection where the first one fails.
@@ -481,11 +541,9 @@ class Charger:
         return self._read(bank, address, count)
 
     def _read(self, bank: str, address: int, count: int) -> list[int]:
-        if self.sign_every is not None and time.monotonic() >= self.sign_due():
+        if self.sign_every and time.monotonic() >= self.sign_due():
             self.sign()
-        words: list[int] = self._patiently(
-            lambda connection: connection.read_words(bank, address, count), ACKNOWLEDGE, BUSY
-        )
+        words: list[int] = self._patiently(lambda it: it.read_words(bank, address, count), ACKNOWLEDGE, BUSY)
         return words
 
     def write(self, register: Register, value: int) -> None:
@@ -494,7 +552,7 @@ class Charger:
         Raises ChargerError: refused where it has a code; without one, it may have been written.
         """
         try:
-            self._patiently(lambda connection: connection.write_word(register.address, value), BUSY)
+            self._patiently(lambda it: it.write_word(register.address, value), BUSY)
         except ChargerError as error:
             if error.code != ACKNOWLEDGE:
                 raise
@@ -539,11 +597,9 @@ def read_core(charger: Charger) -> tuple[Words, Warnings]:
     """
     words: Words = {}
     warnings: Warnings = {}
-    error = None
-    for registers in CORE_RANGES:
-        error = _read_range(charger, registers, words, warnings) or error
-    if error and not words:
-        raise ChargerError(f"Cannot read {charger.name}: {error.with_hint()}")
+    errors = [_read_range(charger, registers, words, warnings) for registers in CORE_RANGES]
+    if not words and errors[-1]:
+        raise ChargerError(f"Cannot read {charger.name}: {errors[-1].with_hint()}")
     return words, warnings
 
 
@@ -568,35 +624,33 @@ def read_details(charger: Charger) -> tuple[Words, Warnings]:
 
 
 def _read_range(
-    charger: Charger, registers: tuple[Register, ...], words: Words, warnings: Warnings
+    charger: Charger, registers: list[Register], words: Words, warnings: Warnings
 ) -> ChargerError | None:
-    failed = list(_read_side_by_side(charger, registers, words))
+    """Read with one request, or value by value where the firmware has holes; return what failed.
+
+    Raises ChargerError where no connection can be had.
+    """
+    failed: dict[str, ChargerError] = {}  # by addresses
+    parts = [registers]
+    for part in parts:
+        bank, first = part[0].bank, part[0].address
+        try:
+            values = charger.read(bank, first, part[-1].last - first + 1)
+        except ChargerError as error:
+            if error.lost:
+                raise
+            if error.code in NOT_HERE and len(part) > 1:
+                parts += ([register] for register in part)
+            else:
+                failed[_span(part).split()[-1]] = error
+        else:
+            words.update(((bank, address), value) for address, value in enumerate(values, first))
     if not failed:
         return None
-    span, reasons = _span(registers), "; ".join(dict.fromkeys(str(error) for _, error in failed))
-    missing = ", ".join(_span(part).split()[-1] for part, _ in failed)
-    part_of = "" if failed[0][0] == registers else f"{missing} of "
-    warnings[span] = f"Cannot read {part_of}{span}: {reasons}"
-    return failed[0][1]
-
-
-def _read_side_by_side(
-    charger: Charger, registers: tuple[Register, ...], words: Words
-) -> Iterator[tuple[tuple[Register, ...], ChargerError]]:
-    """Read with one request, or one by one where the firmware has holes; yield what failed."""
-    bank, first = registers[0].bank, registers[0].address
-    try:
-        values = charger.read(bank, first, registers[-1].last - first + 1)
-    except ChargerError as error:
-        if error.lost:
-            raise
-        if error.code in NOT_HERE and len(registers) > 1:
-            for register in registers:
-                yield from _read_side_by_side(charger, (register,), words)
-        else:
-            yield registers, error
-    else:
-        words.update(((bank, address), value) for address, value in enumerate(values, first))
+    span, reasons = _span(registers), "; ".join({str(error): "" for error in failed.values()})
+    missing = f"{', '.join(failed)} of " if len(parts) > 1 else ""
+    warnings[span] = f"Cannot read {missing}{span}: {reasons}"
+    return min(failed.values(), key=lambda error: error.code)
 
 
 def set_currents(charger: Charger, currents: Sequence[tuple[Register, int]], say: Say) -> None:
@@ -640,9 +694,9 @@ def _limits(charger: Charger) -> tuple[int, int]:
     words: Words = {}
     least, most = REGISTERS["EVSE minimum current"], REGISTERS["EVSE maximum current"]
     limits = next(registers for registers in CORE_RANGES if least in registers)
-    for part, error in _read_side_by_side(charger, limits, words):
-        if not error.code:
-            raise ChargerError(f"Cannot read {_span(part)}: {error.with_hint()}")
+    error = _read_range(charger, limits, words, {})
+    if error and not error.code:
+        raise ChargerError(f"Cannot read {_span(limits)}: {error.with_hint()}")
     low, high = _value(least, words, {}) or 6, _value(most, words, {}) or 32
     return (low, high) if low <= high else (6, 32)
 
@@ -688,11 +742,12 @@ def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warning
     """
     reading: Reading = {"timestamp": now.isoformat(timespec="seconds")}
     warnings: Warnings = {}
-    values: dict[str, Any] = {}
-    for register in CORE + (DETAILS if details else ()):
-        value = values[register.label] = _value(register, words, warnings)
-        if register.label == "date":  # the clock is made of two values
-            value = None if None in (value, values["time"]) else (value, values["time"])
+    registers = CORE + DETAILS if details else CORE
+    values = {register.label: _value(register, words, warnings) for register in registers}
+    clock = values.get("date"), values.get("time")
+    values["date"] = None if None in clock else clock
+    for register in registers:
+        value = values[register.label]
         for key, convert in register.keys.items():
             shown = None if value is None else convert(value)
             if shown is None and value:
@@ -709,12 +764,12 @@ def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warning
 def _value(register: Register, words: Words, warnings: Warnings) -> Any:
     """The text or number of a register; None where it is missing or impossible."""
     addresses = range(register.address, register.last + 1)
-    held = [words[register.bank, n] for n in addresses if (register.bank, n) in words]
-    if len(held) < register.words:
+    held = [words.get((register.bank, address), -1) for address in addresses]
+    if -1 in held:
         return None
     if register.unit == "text":
         return _text(held)
-    number = int.from_bytes(b"".join(word.to_bytes(2, "big") for word in held), "big")
+    number = held[-1] if register.words == 1 else held[0] << 16 | held[1]
     if number > MOST.get(register.unit, number):
         what = f"{register.label} ({_span([register])}) is {number} {register.unit}"
         warnings[register.label] = f"{what}: no such charger can have that, left out"
@@ -740,15 +795,12 @@ def _text(words: Sequence[int]) -> str:
 def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in reading.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{above}{key}."))
-        else:
-            flat[above + key] = value
+        flat.update(_flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value})
     return flat
 
 
-def _keys(pattern: str) -> list[str]:
-    """A key with a # stands for three: of phase 1, 2 and 3."""
+def _phases(pattern: str) -> list[str]:
+    """A pattern with a # stands for three: of phase 1, 2 and 3."""
     return [pattern.replace("#", n) for n in "123"] if "#" in pattern else [pattern]
 
 
@@ -759,114 +811,42 @@ def format_json(reading: Reading, indent: int | None = None) -> str:
     return json.dumps(reading, indent=indent) + "\n"
 
 
-def _codes(names: Sequence[str]) -> str:
-    return ", ".join(f"{code} {name}" for code, name in enumerate(names))
-
-
-METRICS = (  # name, help, key
-    ("vestel_max_power_watts", "Installed power in watts.", "identity.max_power_w"),
-    ("vestel_phases", "Number of phases, 1 or 3.", "identity.phase_count"),
-    ("vestel_chargepoint_state", f"State: {_codes(CHARGEPOINT_STATES)}.", "states.chargepoint.code"),
-    ("vestel_charging_state", f"State: {_codes(CHARGING_STATES)}.", "states.charging.code"),
-    ("vestel_equipment_state", f"State: {_codes(EQUIPMENT_STATES)}.", "states.equipment.code"),
-    ("vestel_cable_state", f"State: {_codes(CABLE_STATES)}.", "states.cable.code"),
-    ("vestel_fault_code", "Active faults as a bit field.", "states.fault_code"),
-    ("vestel_current_amperes", "Current per phase in amperes.", "electrical.current.l#_a"),
-    ("vestel_voltage_volts", "Voltage per phase in volts.", "electrical.voltage.l#_v"),
-    ("vestel_power_watts", "Active power per phase in watts.", "electrical.power.l#_w"),
-    ("vestel_total_power_watts", "Active power in watts.", "electrical.power.total_w"),
-    ("vestel_meter_reading_kwh", "Energy meter in kilowatt hours.", "electrical.meter_reading_kwh"),
-    ("vestel_evse_min_current_amperes", "EVSE minimum current in amperes.", "limits.evse_min_a"),
-    ("vestel_evse_max_current_amperes", "EVSE maximum current in amperes.", "limits.evse_max_a"),
-    ("vestel_cable_max_current_amperes", "Cable maximum current in amperes.", "limits.cable_max_a"),
-    ("vestel_session_max_current_amperes", "Session maximum current in amperes.", "limits.session_max_a"),
-    ("vestel_session_energy_wh", "Energy of the session in watt hours.", "session.energy_wh"),
-    ("vestel_session_duration_seconds", "Duration of the session in seconds.", "session.duration_s"),
-    ("vestel_dynamic_current_amperes", "Dynamic charging current in amperes.", "settings.dynamic_current_a"),
-    ("vestel_failsafe_current_amperes", "Failsafe current in amperes.", "settings.failsafe_current_a"),
-    ("vestel_failsafe_timeout_seconds", "Failsafe timeout in seconds.", "settings.failsafe_timeout_s"),
-)
-
-
 def format_prometheus(reading: Reading | None) -> str:
     """The reading in the text exposition format 0.0.4; None says that the charger is down."""
     flat = _flat(reading or {})
-    flat["identity.phase_count"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
+    flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
     serial = {"serial": flat.get("identity.serial") or ""}
-    metrics = [_metric("vestel_up", "1 if the charger answered.", [({}, 1 if reading else 0)])]
-    info = {name: flat.get(f"details.{name}") for name in ("chargepoint_id", "brand", "model", "firmware")}
+    metrics = [_metric("vestel_up", "1 if the charger answered.", [({}, int(bool(reading)))])]
+    info = {key: flat.get(f"details.{key}") or "" for key in ("chargepoint_id", "brand", "model", "firmware")}
     if any(info.values()):
-        labels = {**serial, **{name: text or "" for name, text in info.items()}}
-        metrics.append(_metric("vestel_info", "What the charger is.", [(labels, 1)]))
-    for name, text, pattern in METRICS:
-        keys = _keys(pattern)
-        phases = [{"phase": str(n)} if len(keys) > 1 else {} for n, _ in enumerate(keys, 1)]
+        metrics.append(_metric("vestel_info", "What the charger is.", [({**serial, **info}, 1)]))
+    codes = {kind: ", ".join(map("{} {}".format, range(9), names)) for kind, names in NAMES.items()}
+    for name, pattern, text in _rows(METRICS):
+        keys = _phases(pattern)
+        phases = [{"phase": str(n)} for n in (1, 2, 3)] if len(keys) > 1 else [{}]
         samples = [({**serial, **phase}, flat.get(key)) for phase, key in zip(phases, keys)]
-        metrics.append(_metric(name, text, samples))
+        metrics.append(_metric(name, text.format(**codes), samples))
     code = flat.get("states.fault_code")
-    bits = [] if code is None else [code >> bit & 1 for bit in range(len(FAULTS))]
-    faults = [({**serial, "bit": str(n), "fault": FAULTS[n]}, bit) for n, bit in enumerate(bits)]
-    metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", faults))
+    active = [None if code is None else code >> bit & 1 for bit in range(len(FAULTS))]
+    labels = ({**serial, "bit": str(bit), "fault": fault} for bit, fault in enumerate(FAULTS))
+    metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", [*zip(labels, active)]))
     return "\n".join(filter(None, metrics))
 
 
 def _metric(name: str, text: str, samples: Sequence[tuple[dict[str, str], Any]]) -> str:
-    lines = [f"# HELP {name} {text}\n# TYPE {name} gauge\n"]
+    lines = ""
     for labels, value in samples:
+        pairs = ",".join(f'{label}="{_escape(held)}"' for label, held in labels.items())
         if value is not None:
-            pairs = ",".join(f'{label}="{_escape(held)}"' for label, held in labels.items())
-            lines.append(f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n")
-    return "".join(lines) if len(lines) > 1 else ""
+            lines += f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n"
+    return lines and f"# HELP {name} {text}\n# TYPE {name} gauge\n{lines}"
 
 
 def _escape(label_value: str) -> str:
     return label_value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-HUMAN = {  # section: label, how the values are shown, and their keys
-    "Identity": (
-        ("Serial", "{}", "identity.serial"),
-        ("Max Power", "{} W ({:.2f} kW)", "identity.max_power_w", "identity.max_power_kw"),
-        ("Phases", "{}", "identity.phases"),
-    ),
-    "States": (
-        ("Chargepoint State", "{}", "states.chargepoint.name"),
-        ("Charging State", "{}", "states.charging.name"),
-        ("Equipment State", "{}", "states.equipment.name"),
-        ("Cable State", "{}", "states.cable.name"),
-        ("Fault Code", "{}{}", "states.fault_code", "states.faults"),
-    ),
-    "Electrical": (
-        ("Current L1 L2 L3", "{:.3f} A", "electrical.current.l#_a"),
-        ("Voltage L1 L2 L3", "{} V", "electrical.voltage.l#_v"),
-        ("Power L1 L2 L3", "{} W", "electrical.power.l#_w"),
-        ("Total Power", "{} W ({:.2f} kW)", "electrical.power.total_w", "electrical.power.total_kw"),
-        ("Meter Reading", "{:.1f} kWh", "electrical.meter_reading_kwh"),
-    ),
-    "Session": (
-        ("Energy", "{} Wh ({:.3f} kWh)", "session.energy_wh", "session.energy_kwh"),
-        ("Duration", "{} s ({})", "session.duration_s", "session.duration"),
-        ("Started", "{}", "session.start_time"),
-        ("Ended", "{}", "session.end_time"),
-    ),
-    "Current Limits": (
-        ("EVSE Minimum", "{} A", "limits.evse_min_a"),
-        ("EVSE Maximum", "{} A", "limits.evse_max_a"),
-        ("Cable Maximum", "{} A", "limits.cable_max_a"),
-        ("Session Maximum", "{} A", "limits.session_max_a"),
-        ("Dynamic Current", "{} A", "settings.dynamic_current_a"),
-        ("Failsafe Current", "{} A", "settings.failsafe_current_a"),
-        ("Failsafe Timeout", "{} s", "settings.failsafe_timeout_s"),
-    ),
-    "Details": (
-        ("Chargepoint ID", "{}", "details.chargepoint_id"),
-        ("Brand", "{}", "details.brand"),
-        ("Model", "{}", "details.model"),
-        ("Firmware", "{}", "details.firmware"),
-        ("Clock", "{}", "details.clock"),
-        ("Phase Switch", "{}", "details.phase_switch"),
-    ),
-}
+FIELD = re.compile(r"{([\w.]+):?(.*?)}")  # of HUMAN: key, format
 
 
 def sections(reading: Reading) -> dict[str, list[tuple[str, str]]]:
@@ -876,17 +856,21 @@ def sections(reading: Reading) -> dict[str, list[tuple[str, str]]]:
     flat["session.duration"] = None if seconds is None else timedelta(seconds=seconds)
     flat["states.faults"] = f" ({', '.join(faults)})" if faults else ""
     shown: dict[str, list[tuple[str, str]]] = {}
-    for section, rows in HUMAN.items():
-        if section == "Details" and "details" not in reading:
+    layout = HUMAN if "details" in reading else HUMAN[: HUMAN.index("== Details")]
+    for line in layout.strip().splitlines():
+        label, _, pattern = line.partition(":")
+        if not pattern:
+            rows = shown[label.strip("= ")] = []
             continue
-        shown[section] = []
-        for label, template, *patterns in rows:
-            cells = []
-            for keys in zip(*map(_keys, patterns)):
-                values = [flat[key] for key in keys]
-                cells.append("n/a" if values[0] in (None, "") else template.format(*values))
-            shown[section].append((label, "".join(f"{cell:10}" for cell in cells).rstrip()))
+        cells = [_fill(cell, flat) for cell in _phases(pattern.strip())]
+        rows.append((label, "".join(f"{cell:10}" for cell in cells).rstrip()))
     return shown
+
+
+def _fill(cell: str, flat: dict[str, Any]) -> str:
+    if flat[FIELD.findall(cell)[0][0]] in (None, ""):
+        return "n/a"
+    return FIELD.sub(lambda field: format(flat[field[1]], field[2]), cell)
 
 
 def format_human(reading: Reading) -> str:
@@ -1010,8 +994,8 @@ class Demo:
             self._put(f"active power {phase}", current * volts // 1000)
         seconds = 5025 + max(0, int(now - self._start))
         self._put("active power", self._power)
-        self._put("charge point state", CHARGEPOINT_STATES.index("Charging" if amps else "SuspendedEVSE"))
-        self._put("charging state", CHARGING_STATES.index("Charging" if amps else "NotCharging"))
+        self._put("charge point state", 2 if amps else 3)  # Charging, SuspendedEVSE
+        self._put("charging state", int(amps > 0))
         self._put("energy meter", 12345 + int(self._energy / 100))
         self._put("session energy", int(self._energy))
         self._put("session duration", seconds)
@@ -1240,7 +1224,7 @@ class Master:
         self._read_details: tuple[Words, Warnings] = {}, {}
         self._not_held = ""
         self._warnings: Warnings = {}
-        self._told: set[str] = set()  # causes
+        self._told: Warnings = {}
         self._lost_at: datetime | None = None
         self._delay = self._retry_at = self._read_at = 0.0
         self._reading: Reading | None = None
@@ -1288,7 +1272,8 @@ class Master:
             self._details_of = charger.connections
         reading, impossible = decode({**words, **self._read_details[0]}, _now(), self._details)
         charger.sign_every = (reading["settings"]["failsafe_timeout_s"] or 20) / 4
-        self._warnings = {**warnings, **self._read_details[1], **impossible}
+        self._warnings = {**warnings, **self._read_details[1], **impossible, "hold": self._not_held}
+        self._warnings["sign"] = charger.sign_refused
         self._tell()
         return reading
 
@@ -1309,11 +1294,10 @@ class Master:
 
     def _tell(self) -> None:
         """Say each warning once while its cause lasts."""
-        own = {"hold": self._not_held, "sign": self._charger.sign_refused}
-        causes = {**self._warnings, **{cause: text for cause, text in own.items() if text}}
-        for cause in causes.keys() - self._told:
-            self._say(f"WARNING: {causes[cause]}")
-        self._told = set(causes)
+        for cause, text in self._warnings.items():
+            if text and not self._told.get(cause):
+                self._say(f"WARNING: {text}")
+        self._told = dict(self._warnings)
 
     def wait(self, until: float) -> None:
         """Return at the time `until` (monotonic), or a second after the last reading if asked.
@@ -1327,7 +1311,7 @@ class Master:
                 return
             if self.problem:
                 due, act = self._retry_at, self.read
-            elif not self._charger.connected or (
+            elif self._charger.connection is None or (
                 self._currents and self._set_on != self._charger.connections
             ):
                 due, act = self._read_at + 1, self.read
@@ -1343,6 +1327,7 @@ class Master:
     def _sign(self) -> None:
         with contextlib.suppress(ChargerError):  # wait() sees to a new connection
             self._charger.sign()
+        self._warnings["sign"] = self._charger.sign_refused
         self._tell()
 
     def latest(self) -> tuple[Reading | None, str]:

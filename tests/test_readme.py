@@ -872,7 +872,14 @@ def test_the_files_that_the_readme_names_exist() -> None:
 def test_what_the_readme_names_in_the_code_is_there() -> None:
     program = (ROOT / "vestel.py").read_text(encoding="utf-8")
     simulation = (ROOT / "tests" / "simulated_charger.py").read_text(encoding="utf-8")
-    for name, text in [("CORE", program), ("DETAILS", program), ("METRICS", program), ("HUMAN", program)]:
+    for name, text in [
+        ("CORE_TABLE", program),
+        ("DETAILS_TABLE", program),
+        ("METRICS", program),
+        ("HUMAN", program),
+    ]:
         assert re.search(rf"^{name}\b.* = ", text, re.MULTILINE), name
     assert re.search(r"^BLOCKS\b.* = ", simulation, re.MULTILINE)
-    assert [f"`{name}`" in README for name in ("CORE", "DETAILS", "METRICS", "HUMAN", "BLOCKS")] == [True] * 5
+    assert [
+        f"`{name}`" in README for name in ("CORE_TABLE", "DETAILS_TABLE", "METRICS", "HUMAN", "BLOCKS")
+    ] == [True] * 5

@@ -353,7 +353,7 @@ def test_a_lost_charger_is_told_once_and_so_is_its_return(
     eventually(lambda: warnings(running, f"{charger.host}:{charger.port} answers again"))
     eventually(lambda: len(running.out) > printed + 1 if mode == "watch" else served(running))
     # A silence may end in the middle of a reading, whose first ranges are missing then.
-    said = [line for line in running.err if loss is not is_silent or "Cannot read input reg" not in line]
+    said = [line for line in running.err if loss is not is_silent or "WARNING: Cannot read " not in line]
     assert len(said) == 2
     loss(charger)
     eventually(lambda: len(warnings(running, "no reading since")) == 2), "another loss is told again"
@@ -383,7 +383,7 @@ def test_an_unreachable_charger_is_tried_again_ever_more_seldom(
     is_back(charger)
     eventually(newest(mode, running))
     # It may come back in the middle of an attempt, whose first ranges are missing then.
-    assert len(warnings(running)) - len(warnings(running, "Cannot read input reg")) == 2
+    assert len(warnings(running)) - len(warnings(running, "WARNING: Cannot read ")) == 2
 
 
 # --- The end ---
