@@ -21,7 +21,6 @@ import contextlib
 import math
 import os
 import re
-import stat
 import sys
 import time
 from datetime import datetime, timedelta, timezone
@@ -889,24 +888,31 @@ def paint(text: str) -> str:
     return re.sub(faulty, "\\1\x1b[1;31m\\2\x1b[0m", text, flags=re.MULTILINE)
 
 
-SCREEN = ("States", "Electrical", "Details"), ("Identity", "Session", "Current Limits")
-LEFT = 48  # columns of the left half: the longest state fits
+SCREEN = ("States", "Electrical", "Session"), ("Identity", "Current Limits", "Details")
+LEFT = 47  # columns of the left half: the longest state fits
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 
 
 def format_screen(reading: Reading, columns: int, style: Callable[[str], str] = str) -> list[str]:
-    """The reading as lines for a screen, in two halves of which 80 columns show all."""
+    """The reading as lines for a screen: from 80 columns on, in two halves that fill 19 lines."""
+    import textwrap
+
     shown = sections(reading)
     halves: list[list[str]] = []
-    for titles, width in zip(SCREEN, (LEFT - 1, max(0, columns - LEFT))):
+    for titles, width in zip(SCREEN, (LEFT, columns - LEFT - 1) if columns >= 80 else (columns, columns)):
         half: list[str] = []
         for title in filter(shown.__contains__, titles):
+            half.append(f"== {title} ==")
             start = 2 + max(len(label) for label, _ in shown[title])
-            rows = [f"{label + ':':{start}}{text}" for label, text in shown[title]]
-            half += [""] * bool(half) + [f"== {title} ==", *rows]
-        halves.append([line if len(line) <= width else line[: width - 1] + "~" for line in half])
+            for label, text in shown[title]:
+                line = f"{label + ':':{start}}{text}"
+                wrapped = textwrap.wrap(f"{label}: {text}", width, subsequent_indent="  ")
+                half += [line] if len(line) <= width else wrapped
+        halves.append(half)
+    if columns < 80:
+        return [style(line[:columns]) for half in halves for line in half]
     pairs = zip_longest(*halves, fillvalue="")
-    return [style(left) + " " * (LEFT - len(left)) + style(right) for left, right in pairs]
+    return [style(left) + " " * (LEFT + 1 - len(left)) + style(right) for left, right in pairs]
 
 
 def sparkline(powers: Sequence[int | None]) -> str:
@@ -1058,9 +1064,21 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], Any, str, str]] = {  # check, de
 FILE_NAME = "vestel_modbus.ini"
 
 
-def build_parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """One whose output goes where all output goes, also where a stream is closed."""
+
+    def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
+        emit(self.format_help())
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        for line in (*self.format_usage().splitlines(), f"{self.prog}: error: {message}"):
+            say(line)
+        raise SystemExit(2)
+
+
+def build_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vestel.py",
         description="Read and control a Vestel EVC04 charger over Modbus TCP.",
         epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
@@ -1068,7 +1086,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--version", action="version", version=f"vestel.py {VERSION}")
+    add("--version", action="store_true", help="show the version and exit")
     add("-v", "--verbose", action="store_true", help="log connections, requests and replies to stderr")
     add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
     for name, (check, _, metavar, text) in SETTINGS.items():
@@ -1142,28 +1160,31 @@ def emit(text: str) -> None:
     out = sys.stdout
     if out is None:
         raise Problem("cannot write to stdout: it is closed")
+    raw = getattr(out.buffer, "raw", out.buffer)  # the layers above forget what they could not write
+    data, written = text.encode(out.encoding, out.errors or "strict"), 0
     try:
-        before = os.fstat(out.fileno())
-    except (OSError, ValueError):
-        before = None  # no real file
-    try:
-        out.write(text)
-        out.flush()
+        while written < len(data):
+            taken = raw.write(data[written:])
+            written += taken or 0
+            if not taken:
+                time.sleep(0.01)  # full, and set not to block
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if before:
-            if stat.S_ISREG(before.st_mode):
-                os.ftruncate(out.fileno(), before.st_size)  # half a line would spoil a log
-            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # for what is still in the buffer
-        if isinstance(error, BrokenPipeError):
-            raise
+        with contextlib.suppress(OSError):  # no file
+            end = os.lseek(out.fileno(), 0, os.SEEK_CUR)
+            if end == os.fstat(out.fileno()).st_size:
+                os.ftruncate(out.fileno(), end - written)  # half a line would spoil a log
+                os.lseek(out.fileno(), end - written, os.SEEK_SET)
         raise Problem(f"cannot write to stdout: {error.strerror}") from None
 
 
 def say(line: str) -> None:
-    """Write a line to stderr, if there is one."""
+    """Write a line to stderr, if there is one, and nothing that could steer a terminal."""
     with contextlib.suppress(OSError):  # nobody is left to tell
         if sys.stderr is not None:
-            print(line, file=sys.stderr, flush=True)
+            shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+            print(shown, file=sys.stderr, flush=True)
 
 
 def on_terminal() -> bool:
@@ -1226,7 +1247,8 @@ class Master:
         self._warnings: Warnings = {}
         self._told: Warnings = {}
         self._lost_at: datetime | None = None
-        self._delay = self._retry_at = self._read_at = 0.0
+        self._delay = self._retry_at = self._read_at = 0.0  # s, and the latter two monotonic
+        self._made_at = -math.inf  # monotonic: when the reading that is served was asked for
         self._reading: Reading | None = None
         self._readings = 0
         self._asked = threading.Event()
@@ -1239,24 +1261,24 @@ class Master:
         if self.problem and time.monotonic() < self._retry_at:
             return None
         self._read_at = time.monotonic()
-        reading = None
+        reading, problem = None, ""
         try:
             reading = self._read()
         except ChargerError as error:
             self._charger.close()
             self._delay = min(60.0, self._delay * 2 or 1.0)
             self._retry_at = time.monotonic() + self._delay
-            known, self._lost_at = self.problem, self._lost_at or _now()
-            self.problem = f"no reading since {self._lost_at.isoformat()}: {error}"
-            if not known:
-                self._say(f"WARNING: {self.problem}; trying again")
+            self._lost_at = self._lost_at or _now()
+            problem = f"no reading since {self._lost_at.isoformat()}: {error}"
+            if not self.problem:
+                self._say(f"WARNING: {problem}; trying again")
         else:
             if self._lost_at:
                 gone = (_now() - self._lost_at).total_seconds()
                 self._say(f"WARNING: {self._charger.name} answers again, after {gone:.0f} s")
-            self.problem, self._lost_at, self._delay = "", None, 0.0
+            self._lost_at, self._delay = None, 0.0
         with self._changed:
-            self._reading = reading
+            self._reading, self.problem, self._made_at = reading, problem, self._read_at
             self._readings += 1
             self._changed.notify_all()
         return reading
@@ -1333,7 +1355,7 @@ class Master:
     def latest(self) -> tuple[Reading | None, str]:
         """Return a reading at most a second old; or None, and why there is none."""
         with self._changed:
-            if not self.problem and time.monotonic() > self._read_at + 1:
+            if not self.problem and time.monotonic() > self._made_at + 1:
                 count = self._readings
                 self._asked.set()
                 if not self._changed.wait_for(lambda: self._readings > count, timeout=8):
@@ -1375,13 +1397,14 @@ class Screen:
         self._powers = {n: power for n, power in self._powers.items() if n in slots}
         if reading:
             self._powers[now] = reading["electrical"]["power"]["total_w"]
-            lines = [f"{self._name}  {reading['timestamp']}"]
-            body = format_screen(reading, columns, paint if has_colour() else str)
+            lines = [f"{self._name}  {reading['timestamp']}"[:columns]]
+            lines += format_screen(reading, columns, paint if has_colour() else str)
         else:
-            lines, body = [], textwrap.wrap(f"{self._name}  {problem}", columns)
+            lines = textwrap.wrap(f"{self._name}  {problem}", columns)
         history = sparkline([self._powers.get(n) for n in slots])
-        foot = [f"Power, {self._step * self.COLUMNS / 60:g} min: {history}", *self._notes]
-        lines = [line[:columns] for line in lines] + body + [line[:columns] for line in foot]
+        lines.append(f"Power, {self._step * self.COLUMNS / 60:g} min: {history}"[:columns])
+        notes = [part for note in self._notes for part in textwrap.wrap(note, columns)]
+        lines += notes[-max(1, height - len(lines)) :]
         emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J")
 
 
@@ -1484,12 +1507,10 @@ def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
 def run(argv: Sequence[str] | None) -> None:
     """Do what the command line says. Raises Problem."""
     parser = build_parser()
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as end:
-        if not end.code:
-            emit("")  # sees to it that the help text has arrived
-        raise
+    args = parser.parse_args(argv)
+    if args.version:
+        emit(f"vestel.py {VERSION}\n")
+        return
     if args.watch and args.format == "prometheus":
         parser.error("--watch prints human or json; for Prometheus there is --listen")
     if args.set_current is not None:
