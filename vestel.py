@@ -928,10 +928,11 @@ PAGE = """<!DOCTYPE html>
 <link rel="icon" href="data:,"><style>
 body {{ font: 16px/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 64rem; padding: 1rem }}
 h1 {{ font-size: 2.2rem; line-height: 1.2; margin: 0 }} h2 {{ font-size: 1rem; margin: 0 }}
-main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)) }}
+main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }}
 section {{ border: 1px solid #8888; border-radius: .5rem; padding: .5rem 1rem }}
-table {{ width: 100% }} th {{ font-weight: normal; text-align: left; vertical-align: top }}
-td {{ overflow-wrap: anywhere; text-align: right; white-space: pre-wrap }} .bad {{ color: #d33 }}
+dl {{ margin: 0 }} dl div {{ display: flex; flex-wrap: wrap; gap: 0 1rem }} .bad {{ color: #d33 }}
+dd {{ font-variant-numeric: tabular-nums; margin: 0 0 0 auto }}
+dd {{ overflow-wrap: anywhere; white-space: pre-wrap }}
 </style></head><body><h1 class="{style}">{state}</h1><p>{summary}</p><main>{cards}</main>
 <p><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a></p>
 </body></html>
@@ -944,10 +945,10 @@ def format_page(reading: Reading | None, problem: str) -> str:
 
     if not reading:
         return PAGE.format(state="No reading", style="bad", summary=escape(problem), cards="")
-    cards = ""
-    for title, rows in sections(reading).items():
-        cells = (f"<tr><th>{label}</th><td>{escape(text)}</td></tr>" for label, text in rows)
-        cards += f"<section><h2>{title}</h2><table>{''.join(cells)}</table></section>"
+    shown, cards = sections(reading), ""
+    for title in filter(shown.__contains__, SCREEN[0] + SCREEN[1]):
+        rows = (f"<div><dt>{label}</dt><dd>{escape(text)}</dd></div>" for label, text in shown[title])
+        cards += f"<section><h2>{title}</h2><dl>{''.join(rows)}</dl></section>"
     states, power = reading["states"], reading["electrical"]["power"]["total_kw"]
     state, faults = states["chargepoint"]["name"] or "State unknown", ", ".join(states["faults"] or ())
     parts = ["Power n/a" if power is None else f"{power:.2f} kW", faults, reading["timestamp"]]
@@ -1429,20 +1430,19 @@ def print_json(reading: Reading | None, _: str) -> None:
         emit(format_json(reading))
 
 
-def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
-    """Serve readings over HTTP. This thread alone speaks to the charger.
+def http_server(address: tuple[str, int], trace: Say) -> Any:
+    """Listen on the address, and return what serves there the reading of its `latest()`.
 
     Raises Problem where the address cannot be listened on.
     """
+    import errno
     import http.server
     import json
     import socket
     import socketserver
-    import threading
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        server_version = f"vestel.py/{VERSION}"
-        sys_version = ""
+        server: Server
         timeout = 5  # s without a byte
 
         def do_GET(self) -> None:
@@ -1450,7 +1450,7 @@ def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
             if path not in ("/", "/metrics", "/vestel-data.json"):
                 self.answer(404, "text/plain; charset=utf-8", "not found\n")
                 return
-            reading, problem = master.latest()
+            reading, problem = self.server.latest()
             if path == "/metrics":
                 self.answer(200, "text/plain; version=0.0.4; charset=utf-8", format_prometheus(reading))
             elif path == "/":
@@ -1479,6 +1479,9 @@ def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
+        def version_string(self) -> str:
+            return f"vestel.py/{VERSION}"
+
         def log_message(self, template: str, *values: Any) -> None:
             trace(f"{self.address_string()}: {template % values}")
 
@@ -1486,6 +1489,7 @@ def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
         allow_reuse_address = os.name == "posix"  # on Windows that would share a port in use
         daemon_threads = True
         request_queue_size = 128
+        latest: Callable[[], tuple[Reading | None, str]]
 
         def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
             trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # it has gone
@@ -1494,10 +1498,19 @@ def listen(master: Master, address: tuple[str, int], trace: Say) -> NoReturn:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         Server.address_family = found[0]
-        server = Server(found[4], Handler)  # type: ignore[arg-type]
+        return Server(found[4], Handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise Problem(f"Cannot listen on {host}:{port}: {why}; is another program on that port?") from None
+        taken = getattr(error, "errno", 0) == errno.EADDRINUSE
+        hint = "is another program on that port?" if taken else "check the host and the port"
+        raise Problem(f"Cannot listen on {host}:{port}: {why}; {hint}") from None
+
+
+def listen(server: Any, master: Master) -> NoReturn:
+    """Serve readings over HTTP. This thread alone speaks to the charger."""
+    import threading
+
+    server.latest = master.latest
     threading.Thread(target=server.serve_forever, daemon=True).start()
     while True:
         master.read()
@@ -1531,13 +1544,14 @@ def run(argv: Sequence[str] | None) -> None:
             import signal
 
             signal.signal(signal.SIGTERM, _stop)
+        server = http_server(args.listen, trace) if args.listen else None
         if currents:
             try:
                 set_currents(charger, currents, say)
             except ChargerError as error:
                 raise Problem(f"failed writing current: {error}", 3) from None
-        if args.listen:
-            listen(Master(charger, currents, args.details, say), args.listen, trace)
+        if server:
+            listen(server, Master(charger, currents, args.details, say))
         elif args.watch and args.format == "human" and on_terminal() and os.environ.get("TERM") != "dumb":
             with Screen(charger.name, args.watch) as screen:
                 watch(Master(charger, currents, args.details, screen.say), args.watch, screen.show)

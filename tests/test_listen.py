@@ -533,9 +533,11 @@ def test_where_it_cannot_listen_one_line_says_so(charger: SimulatedCharger, run:
         other.bind(("127.0.0.1", 0))
         other.listen(1)
         where = f"{host or '127.0.0.1:'}{other.getsockname()[1]}"
-        result = run(f"--listen={where}", charger=charger)
+        result = run(f"--listen={where}", "--set-current=10", charger=charger)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(rf"ERROR: Cannot listen on {re.escape(where)}: \S.*\n", result.stderr)
+    assert ("another program" in result.stderr) == (host == "")
+    assert charger.requests == [], "nothing is set, since nothing would hold it"
 
 
 # --- What it costs ---
@@ -659,7 +661,7 @@ def test_a_browser_shows_the_charger_at_a_glance(
     (heading,) = re.findall("<h1.*?>(.*?)</h1>", document)
     assert heading == "Charging"
     assert re.search(r"</h1><p>70\.50 kW\b", document)
-    rows = dict(re.findall("<tr><th>(.*?)</th><td>(.*?)</td></tr>", document))
+    rows = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", document))
     assert rows["Serial"] == "&lt;script&gt;alert(1)&lt;/script&gt;"
     assert rows["Current L1 L2 L3"].split("  ") == ["15.234 A", "15.181 A", "15.257 A"]
     assert rows["Energy"] == "1940301 Wh (1940.301 kWh)"
