@@ -1161,6 +1161,9 @@ def emit(text: str) -> None:
     out = sys.stdout
     if out is None:
         raise Problem("cannot write to stdout: it is closed")
+    if not hasattr(out, "buffer"):  # io.StringIO of a program that calls main()
+        out.write(text)
+        return
     raw = getattr(out.buffer, "raw", out.buffer)  # the layers above forget what they could not write
     data, written = text.encode(out.encoding, out.errors or "strict"), 0
     try:

@@ -176,6 +176,13 @@ def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     return result
 
 
+def connecting_to(port: int) -> int:
+    """How many connections to that port of loopback are being opened (SYN_SENT is 02)."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split()[2:4] for line in table]
+    return rows.count([f"0100007F:{port:04X}", "02"])
+
+
 def needs(program: str, package: str) -> str:
     """Return the path of a program; without it, skip the test, or fail it in CI, which has all."""
     path = shutil.which(program)

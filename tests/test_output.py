@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import DETAILS, READING, SCRIPT, Result, Run, Start, eventually, needs
+from conftest import DETAILS, READING, SCRIPT, Result, Run, Start, connecting_to, eventually, needs
 from simulated_charger import (
     HOLDING,
     INPUT,
@@ -688,17 +689,11 @@ def test_ctrl_c_ends_the_wait_for_a_reply(
     assert "-v" in options or running.err == []
 
 
-def being_opened(port: int) -> int:
-    """How many connections to that port of loopback are not established yet (SYN_SENT is 02)."""
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        return [line.split()[2:4] for line in table].count([f"0100007F:{port:04X}", "02"])
-
-
 def test_ctrl_c_ends_the_wait_for_a_connection(start: Start) -> None:
     with dead_host() as port:
-        before = being_opened(port)
+        before = connecting_to(port)
         running = start("--ip=127.0.0.1", f"--port={port}", "--timeout=300")
-        eventually(lambda: being_opened(port) > before)
+        eventually(lambda: connecting_to(port) > before)
         assert (running.end(signal.SIGINT), running.out, running.err) == (130, [], [])
 
 
@@ -728,3 +723,9 @@ def test_main_returns_its_exit_code(capsys: pytest.CaptureFixture[str], argv: li
     assert type(returned) is int
     assert returned == status
     assert (bool(captured.out), bool(captured.err)) == (status == 0, status != 0)
+
+
+def test_main_writes_to_a_stdout_that_is_no_file() -> None:
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        assert vestel.main(["--demo"]) == 0
+    assert stdout.getvalue().startswith("== Identity ==\n")

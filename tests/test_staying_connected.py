@@ -13,7 +13,7 @@ import urllib.request
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import DETAILS, Running, Start, eventually
+from conftest import DETAILS, Running, Start, connecting_to, eventually
 from simulated_charger import (
     HOLDING,
     INPUT,
@@ -438,13 +438,6 @@ def clients_connected(mode: str, start: Start) -> Iterator[Running]:
             eventually(lambda: reached(client, port_of(running)))  # noqa: B023
         waiting.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         yield running
-
-
-def connecting_to(port: int) -> int:
-    """How many connections to that port of loopback are being opened (SYN_SENT is 02)."""
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        rows = [line.split()[2:4] for line in table]
-    return rows.count([f"0100007F:{port:04X}", "02"])
 
 
 def reached(client: socket.socket, port: int) -> bool:
