@@ -1511,10 +1511,16 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
 
 def listen(server: Any, master: Master) -> NoReturn:
     """Serve readings over HTTP. This thread alone speaks to the charger."""
+    import signal
     import threading
 
     server.latest = master.latest
+    # The server's threads leave the signals to this one: another's would not end a wait here.
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     while True:
         master.read()
         master.wait(math.inf)

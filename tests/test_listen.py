@@ -71,7 +71,7 @@ class Listening(NamedTuple):
         answer = bytearray()
         # A reset: it was refused before all of it was there.
         with self.connect() as client, contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            with contextlib.suppress(OSError):
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
             while chunk := client.recv(65536):
