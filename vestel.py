@@ -1289,7 +1289,13 @@ class Master:
 
     def _read(self) -> Reading:
         charger = self._charger
-        charger.connect()
+        try:
+            charger.connect()
+        except ChargerError as error:
+            if error.lost:
+                raise
+            why = error.with_hint()
+            raise ChargerError(f"Cannot connect to {charger.name}: {why}") from None
         if self._currents and (self._set_on != charger.connections or self._not_held):
             self._hold()
         words, warnings = read_core(charger)
