@@ -506,9 +506,11 @@ class Charger:
     def __init__(self, open_connection: Callable[[], Connection], name: str, timeout: float) -> None:
         self.name = name
         self.connections = 0  # so far
+        self.losses = 0  # of a connection, but for those that came right after an exception reply
         self.sign_every: float | None = None  # s; None: the alive sign is left to others
         self.sign_refused = ""  # why the charger refused the last one
         self._signed = 0.0
+        self._refused = False  # the last request, by an exception reply
         self._pause = min(0.25, timeout / 10)  # s before a busy charger is asked again
         self._open = open_connection
         self.connection: Connection | None = None
@@ -540,7 +542,7 @@ class Charger:
         return self._read(bank, address, count)
 
     def _read(self, bank: str, address: int, count: int) -> list[int]:
-        if self.sign_every and time.monotonic() >= self.sign_due():
+        if time.monotonic() >= self.sign_due():
             self.sign()
         words: list[int] = self._patiently(lambda it: it.read_words(bank, address, count), ACKNOWLEDGE, BUSY)
         return words
@@ -561,10 +563,15 @@ class Charger:
         retries = BUSY_RETRIES
         while True:
             try:
-                return request(self.connect())
+                result = request(self.connect())
+                self._refused = False
+                return result
             except ChargerError as error:
                 if not error.code:
                     self.close()
+                    # Seen: some boxes reset the connection after an exception reply.
+                    self.losses += not self._refused
+                self._refused = bool(error.code)
                 if error.code not in again or not retries:
                     raise
             retries -= 1
@@ -572,7 +579,7 @@ class Charger:
 
     def sign_due(self) -> float:
         """When (monotonic) the alive sign is to be given next."""
-        return self._signed + (self.sign_every or 0)
+        return math.inf if self.sign_every is None else self._signed + self.sign_every
 
     def sign(self) -> None:
         """Give the alive sign, as a master that stays connected has to (spec).
@@ -1191,15 +1198,19 @@ def say(line: str) -> None:
             print(shown, file=sys.stderr, flush=True)
 
 
-def on_terminal() -> bool:
-    """Whether stdout is a terminal."""
-    return sys.stdout is not None and sys.stdout.isatty()
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def has_colour() -> bool:
     """Whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
     able = os.name == "posix" or "WT_SESSION" in os.environ
-    return able and on_terminal() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return (
+        able
+        and _is_terminal(sys.stdout)
+        and "NO_COLOR" not in os.environ
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 def render(reading: Reading, style: str) -> str:
@@ -1207,7 +1218,7 @@ def render(reading: Reading, style: str) -> str:
     if style == "prometheus":
         return format_prometheus(reading)
     if style == "json":
-        return format_json(reading, 2 if on_terminal() else None)
+        return format_json(reading, 2 if _is_terminal(sys.stdout) else None)
     return paint(format_human(reading)) if has_colour() else format_human(reading)
 
 
@@ -1244,76 +1255,89 @@ class Master:
         import threading
 
         self.problem = ""  # since when and why there is no reading
-        self._charger, self._currents, self._details, self._say = charger, currents, details, say
-        self._set_on, self._details_of = charger.connections, 0  # connections, by number
-        self._read_details: tuple[Words, Warnings] = {}, {}
-        self._not_held = ""
+        self._charger, self._currents, self._with_details, self._say = charger, currents, details, say
+        self._set_on = 1  # the connection, by number, on which the currents were set
+        self._not_held = ""  # why not
+        self._details: tuple[Words, Warnings] = {}, {}
+        self._details_at = -1  # losses, when the details were read
         self._warnings: Warnings = {}
         self._told: Warnings = {}
+        self._doubtful = False  # the alive sign failed: only a reading shows what is wrong
         self._lost_at: datetime | None = None
-        self._delay = self._retry_at = self._read_at = 0.0  # s, and the latter two monotonic
-        self._made_at = -math.inf  # monotonic: when the reading that is served was asked for
+        self._delay = self._retry_at = self._read_at = self._kept_at = 0.0  # s, the latter monotonic
+        self._made_at = -math.inf  # monotonic: when what is served was asked for
         self._reading: Reading | None = None
-        self._readings = 0
         self._asked = threading.Event()
         self._changed = threading.Condition()
         charger.sign_every = 5.0
 
     def read(self) -> Reading | None:
         """Ask the charger; None while it is lost."""
-        self._asked.clear()
         if self.problem and time.monotonic() < self._retry_at:
             return None
         self._read_at = time.monotonic()
-        reading, problem = None, ""
+        self._doubtful = False
         try:
             reading = self._read()
         except ChargerError as error:
-            self._charger.close()
-            self._delay = min(60.0, self._delay * 2 or 1.0)
-            self._retry_at = time.monotonic() + self._delay
-            self._lost_at = self._lost_at or _now()
-            problem = f"no reading since {self._lost_at.isoformat()}: {error}"
-            if not self.problem:
-                self._say(f"WARNING: {problem}; trying again")
-        else:
-            if self._lost_at:
-                gone = (_now() - self._lost_at).total_seconds()
-                self._say(f"WARNING: {self._charger.name} answers again, after {gone:.0f} s")
-            self._lost_at, self._delay = None, 0.0
-        with self._changed:
-            self._reading, self.problem, self._made_at = reading, problem, self._read_at
-            self._readings += 1
-            self._changed.notify_all()
+            self._lose(error)
+            return None
+        if self._lost_at:
+            self._say(f"WARNING: {self._charger.name} answers again (lost at {self._lost_at.isoformat()})")
+        self._lost_at, self._delay = None, 0.0
+        self._publish(reading, "")
         return reading
 
     def _read(self) -> Reading:
         charger = self._charger
+        self._connect()
+        words, warnings = read_core(charger)
+        if self._with_details and self._details_at != charger.losses:
+            self._details = read_details(charger)
+            self._details_at = charger.losses
+        reading, impossible = decode({**words, **self._details[0]}, _now(), self._with_details)
+        timeout = reading["settings"]["failsafe_timeout_s"]
+        if timeout is not None:
+            charger.sign_every = (timeout or 20) / 4
+        self._warnings = {**warnings, **self._details[1], **impossible}
+        self._tell()
+        return reading
+
+    def _lose(self, error: ChargerError) -> None:
+        self._charger.close()
+        self._delay = min(60.0, self._delay * 2 or 1.0)
+        self._retry_at = time.monotonic() + self._delay
+        self._lost_at = self._lost_at or _now()
+        problem = f"no reading since {self._lost_at.isoformat()}: {error}"
+        if not self.problem:
+            self._say(f"WARNING: {problem}; trying again")
+        self._publish(None, problem)
+
+    def _publish(self, reading: Reading | None, problem: str) -> None:
+        with self._changed:
+            self._reading, self.problem, self._made_at = reading, problem, self._read_at
+            self._asked.clear()
+            self._changed.notify_all()
+
+    def _connect(self) -> None:
+        """Have a connection, on which the currents are set."""
         try:
-            charger.connect()
+            self._charger.connect()
         except ChargerError as error:
             if error.lost:
                 raise
             why = error.with_hint()
-            raise ChargerError(f"Cannot connect to {charger.name}: {why}") from None
-        if self._currents and (self._set_on != charger.connections or self._not_held):
+            raise ChargerError(f"Cannot connect to {self._charger.name}: {why}", lost=True) from None
+        if self._set_on != self._charger.connections:
             self._hold()
-        words, warnings = read_core(charger)
-        if self._details and self._details_of != charger.connections:
-            self._read_details = read_details(charger)
-            self._details_of = charger.connections
-        reading, impossible = decode({**words, **self._read_details[0]}, _now(), self._details)
-        charger.sign_every = (reading["settings"]["failsafe_timeout_s"] or 20) / 4
-        self._warnings = {**warnings, **self._read_details[1], **impossible, "hold": self._not_held}
-        self._warnings["sign"] = charger.sign_refused
-        self._tell()
-        return reading
 
     def _hold(self) -> None:
         """Set the currents: a charger that has lost its master is at its failsafe current (spec)."""
+        self._set_on = self._charger.connections  # set once more where the connection fails meanwhile
         lines: list[str] = []
         try:
-            set_currents(self._charger, self._currents, lines.append)
+            if self._currents:
+                set_currents(self._charger, self._currents, lines.append)
             self._not_held = ""
         except ChargerError as error:
             if error.lost:
@@ -1321,54 +1345,66 @@ class Master:
             lines, self._not_held = [], f"failed holding current, trying again: {error}"
         finally:
             for line in lines:
-                self._say(line)
-        self._set_on = self._charger.connections
+                if " stays " not in line:
+                    self._say(line)
 
     def _tell(self) -> None:
         """Say each warning once while its cause lasts."""
-        for cause, text in self._warnings.items():
+        causes = {**self._warnings, "hold": self._not_held, "sign": self._charger.sign_refused}
+        for cause, text in causes.items():
             if text and not self._told.get(cause):
                 self._say(f"WARNING: {text}")
-        self._told = dict(self._warnings)
+        self._told = causes
 
     def wait(self, until: float) -> None:
         """Return at the time `until` (monotonic), or a second after the last reading if asked.
 
         Meanwhile keep the connection alive, or try for a new one.
         """
+        charger = self._charger
         while True:
             now = time.monotonic()
             end = min(until, self._read_at + 1) if self._asked.is_set() else until
             if now >= end:
                 return
-            if self.problem:
-                due, act = self._retry_at, self.read
-            elif self._charger.connection is None or (
-                self._currents and self._set_on != self._charger.connections
-            ):
-                due, act = self._read_at + 1, self.read
+            if self.problem or self._doubtful:
+                due = self._retry_at if self.problem else self._read_at + 1
+            elif charger.connection is None or self._set_on != charger.connections:
+                due = max(self._read_at, self._kept_at) + 1
             else:
-                due, act = self._charger.sign_due(), self._sign
-            if now >= due:
-                act()
-            elif self._asked.is_set():
-                time.sleep(min(end, due) - now)
+                due = charger.sign_due()
+            if now < due:
+                if self._asked.is_set():
+                    time.sleep(min(end, due) - now)
+                else:
+                    self._asked.wait(min(end, due, now + 1) - now)  # on Windows, Ctrl-C waits for it
+            elif self.problem or self._doubtful:
+                self.read()
+                until = max(until, self._read_at + 1)
             else:
-                self._asked.wait(min(end, due, now + 1) - now)  # on Windows, Ctrl-C waits for it
+                self._keep()
 
-    def _sign(self) -> None:
-        with contextlib.suppress(ChargerError):  # wait() sees to a new connection
+    def _keep(self) -> None:
+        """Give the alive sign, on a new connection where there is none."""
+        self._kept_at = time.monotonic()
+        try:
+            self._connect()
             self._charger.sign()
-        self._warnings["sign"] = self._charger.sign_refused
+            if self._not_held:
+                self._hold()
+        except ChargerError as error:
+            if error.lost:
+                self._lose(error)
+            self._doubtful = not error.lost
         self._tell()
 
     def latest(self) -> tuple[Reading | None, str]:
-        """Return a reading at most a second old; or None, and why there is none."""
+        """Return a reading at most a second old, or one made meanwhile; or None, and why."""
         with self._changed:
-            if not self.problem and time.monotonic() > self._made_at + 1:
-                count = self._readings
+            before = self._made_at
+            if not self.problem and time.monotonic() > before + 1:
                 self._asked.set()
-                if not self._changed.wait_for(lambda: self._readings > count, timeout=8):
+                if not self._changed.wait_for(lambda: self._made_at != before, timeout=8):
                     return None, f"{self._charger.name} is slow to answer"
             return self._reading, self.problem
 
@@ -1381,6 +1417,7 @@ class Screen:
     def __init__(self, name: str, seconds: float) -> None:
         self._name, self._step = name, max(5.0, seconds)
         self._powers: dict[int, int | None] = {}
+        self._shown: tuple[Reading | None, str] = None, "connecting"
         self._notes: list[str] = []
 
     def __enter__(self) -> Screen:
@@ -1389,32 +1426,38 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         emit("\x1b[?25h\x1b[?1049l")
+        if _is_terminal(sys.stderr):
+            for note in self._notes:
+                say(note)
 
     def say(self, line: str) -> None:
-        """Keep a line for the next drawing: stderr is most likely the same terminal."""
+        """Draw a line below the reading: stderr is most likely the same terminal."""
         self._notes = [*self._notes[-1:], line]
-        if not sys.stderr.isatty():
+        if not _is_terminal(sys.stderr):
             say(line)
+        self.show(*self._shown)
 
     def show(self, reading: Reading | None, problem: str) -> None:
         """Draw a reading; without one, the problem."""
         import shutil
         import textwrap
 
+        self._shown = reading, problem
         columns, height = shutil.get_terminal_size()
         now = int(time.monotonic() // self._step)
         slots = range(now - self.COLUMNS + 1, now + 1)
         self._powers = {n: power for n, power in self._powers.items() if n in slots}
         if reading:
             self._powers[now] = reading["electrical"]["power"]["total_w"]
-            lines = [f"{self._name}  {reading['timestamp']}"[:columns]]
-            lines += format_screen(reading, columns, paint if has_colour() else str)
+            body = [f"{self._name}  {reading['timestamp']}"[:columns]]
+            body += format_screen(reading, columns, paint if has_colour() else str)
         else:
-            lines = textwrap.wrap(f"{self._name}  {problem}", columns)
+            body = textwrap.wrap(f"{self._name}  {problem}", columns)
+        title = f"Power, {self._step * self.COLUMNS / 60:g} min: "
         history = sparkline([self._powers.get(n) for n in slots])
-        lines.append(f"Power, {self._step * self.COLUMNS / 60:g} min: {history}"[:columns])
-        notes = [part for note in self._notes for part in textwrap.wrap(note, columns)]
-        lines += notes[-max(1, height - len(lines)) :]
+        foot = [(title + history[-max(1, columns - len(title)) :])[:columns]]
+        foot += [part for note in self._notes for part in textwrap.wrap(note, columns)]
+        lines = body[: max(1, height - len(foot))] + foot
         emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J")
 
 
@@ -1422,21 +1465,32 @@ def watch(master: Master, seconds: float, show: Callable[[Reading | None, str], 
     """Show a reading, or the problem, every so many seconds and without drift."""
     due = time.monotonic()
     while True:
-        show(master.read(), master.problem)
+        reading = master.read()
+        while not _has_room():  # a reader that sleeps must not cost the alive sign
+            master.wait(time.monotonic() + 0.5)
+        show(reading, master.problem)
         due += seconds * max(1, math.ceil((time.monotonic() - due) / seconds))
         master.wait(due)
 
 
-def print_human(reading: Reading | None, _: str) -> None:
-    """Print the time, the reading and a blank line."""
-    if reading:
-        emit(f"{reading['timestamp']}\n{format_human(reading)}\n")
+def _has_room() -> bool:
+    """Whether stdout takes text at once. On Windows nobody can tell."""
+    import select
+
+    if sys.stdout is None or os.name != "posix":
+        return True
+    return bool(select.select([], [sys.stdout], [], 0)[1])
 
 
-def print_json(reading: Reading | None, _: str) -> None:
-    """Print the reading as a line."""
-    if reading:
-        emit(format_json(reading))
+def printer(style: str) -> Callable[[Reading | None, str], None]:
+    """What prints a reading as a line of JSON, or for people with the time and a blank line."""
+
+    def show(reading: Reading | None, _: str) -> None:
+        if reading:
+            human = f"{reading['timestamp']}\n{format_human(reading)}\n"
+            emit(format_json(reading) if style == "json" else human)
+
+    return show
 
 
 def http_server(address: tuple[str, int], trace: Say) -> Any:
@@ -1455,7 +1509,7 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
         timeout = 5  # s without a byte
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path = re.sub(r"^https?://[^/?]*|\?.*", "", self.path)
             if path not in ("/", "/metrics", "/vestel-data.json"):
                 self.answer(404, "text/plain; charset=utf-8", "not found\n")
                 return
@@ -1499,6 +1553,28 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
         daemon_threads = True
         request_queue_size = 128
         latest: Callable[[], tuple[Reading | None, str]]
+        since: dict[socket.socket, float]  # when (monotonic) each connection began
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            for oldest in [*self.since][: len(self.since) - 63]:
+                self.drop(oldest)
+            self.since[request] = time.monotonic()
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:
+            self.since.pop(request, None)
+            super().shutdown_request(request)
+
+        def service_actions(self) -> None:
+            for request, since in [*self.since.items()]:
+                if time.monotonic() > since + 20:
+                    self.drop(request)
+
+        def drop(self, request: socket.socket) -> None:
+            """End the connection of a client that is slow or dead, and so its thread."""
+            self.since.pop(request, None)
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
         def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
             trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # it has gone
@@ -1507,12 +1583,14 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         Server.address_family = found[0]
-        return Server(found[4], Handler)  # type: ignore[arg-type]
+        server = Server(found[4], Handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         taken = getattr(error, "errno", 0) == errno.EADDRINUSE
         hint = "is another program on that port?" if taken else "check the host and the port"
         raise Problem(f"Cannot listen on {host}:{port}: {why}; {hint}") from None
+    server.since = {}
+    return server
 
 
 def listen(server: Any, master: Master) -> NoReturn:
@@ -1567,12 +1645,16 @@ def run(argv: Sequence[str] | None) -> None:
                 raise Problem(f"failed writing current: {error}", 3) from None
         if server:
             listen(server, Master(charger, currents, args.details, say))
-        elif args.watch and args.format == "human" and on_terminal() and os.environ.get("TERM") != "dumb":
+        elif (
+            args.watch
+            and args.format == "human"
+            and _is_terminal(sys.stdout)
+            and os.environ.get("TERM") != "dumb"
+        ):
             with Screen(charger.name, args.watch) as screen:
                 watch(Master(charger, currents, args.details, screen.say), args.watch, screen.show)
         elif args.watch:
-            show = print_human if args.format == "human" else print_json
-            watch(Master(charger, currents, args.details, say), args.watch, show)
+            watch(Master(charger, currents, args.details, say), args.watch, printer(args.format))
         else:
             once(charger, args.details, args.format)
     finally:
@@ -1587,7 +1669,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure:
-        reconfigure(encoding=None if on_terminal() else "utf-8", errors="replace", newline="\n")
+        reconfigure(encoding=None if _is_terminal(sys.stdout) else "utf-8", errors="replace", newline="\n")
     try:
         run(argv)
     except Problem as problem:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import DETAILS, Running, Start, connecting_to, eventually
+from conftest import DETAILS, SCRIPT, Running, Start, connecting_to, eventually
 from simulated_charger import (
     HOLDING,
     INPUT,
+    RESET,
     SimulatedCharger,
     dead_host,
     exception,
@@ -249,7 +253,106 @@ def test_a_current_that_cannot_be_held_is_told_once_and_held_as_soon_as_it_can_b
     assert len(warnings(running)) == 1
 
 
+@both
+def test_a_current_is_set_again_where_the_connection_was_lost_while_it_was_set(
+    charger: SimulatedCharger, start: Start, mode: str
+) -> None:
+    def master_is_gone(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+        charger.set(HOLDING, DYNAMIC, 8)
+        return [(0, RESET)]
+
+    charger.fault(master_is_gone, FAILSAFE, 6, times=1)
+    start(*options(mode, "--set-current=14", every=3600), charger=charger)
+    eventually(lambda: charger.image[HOLDING, DYNAMIC] == 14 and len(currents_written(charger)) == 4)
+    assert currents_written(charger) == 2 * [(DYNAMIC, 14), (FAILSAFE, 14)]
+    assert charger.connections == 2
+
+
+@both
+def test_a_current_that_is_not_held_is_tried_with_each_alive_sign(
+    charger: SimulatedCharger, start: Start, mode: str
+) -> None:
+    charger.set(HOLDING, TIMEOUT, 4)
+    running = start(*options(mode, "--set-dynamic-current=14", every=3600), charger=charger)
+    eventually(lambda: charger.signs)
+    charger.frozen = {DYNAMIC: 10}
+    charger.drop()
+    eventually(lambda: warnings(running, "failed holding current"))
+    charger.frozen = {}
+    eventually(lambda: charger.image[HOLDING, DYNAMIC] == 14)
+    assert len(times := charger.signs) > 1
+    assert all(gap > 0.8 for gap in gaps(times))
+    assert len(warnings(running)) == 1
+
+
 # --- One connection, and what is asked for on it ---
+
+
+@both
+@pytest.mark.parametrize("code", ["reset", "silence"])
+def test_details_that_cost_the_connection_are_not_asked_for_again_and_again(
+    charger: SimulatedCharger, start: Start, mode: str, code: str
+) -> None:
+    """Seen: some boxes reset the connection after an exception reply; old firmware knows no details."""
+
+    def refuse(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+        return [*exception(2)(request, reply), (0, RESET)]
+
+    charger.fault(refuse if code == "reset" else "silence", 405)
+    charger.set(HOLDING, TIMEOUT, 2)
+    firmware, readings = times_asked(charger, 230), times_asked(charger, 1000)
+    running = start(*options(mode, "--details", "--timeout=0.2", "--set-dynamic-current=14"), charger=charger)
+    eventually(more_than(readings, 3, asking=newest(mode, running)))
+    eventually(lambda: len(charger.signs) > 5)
+    assert (len(firmware), len(currents_written(charger))) == (1, 2)
+    assert charger.connections <= 3
+
+
+@both
+def test_a_range_that_costs_the_connection_costs_no_more_readings(
+    charger: SimulatedCharger, start: Start, mode: str
+) -> None:
+    charger.set(HOLDING, TIMEOUT, 2)
+    charger.fault("silence", DYNAMIC, 3)  # the last of the core
+    readings = times_asked(charger, 1000)
+    start(*options(mode, "--timeout=0.2", every=3600), charger=charger)
+    eventually(lambda: len(charger.signs) > 4)
+    assert len(readings) == 1
+    assert charger.connections == 3, "two for the range, and the one that stays"
+
+
+@both
+def test_the_alive_sign_keeps_its_interval_where_the_timeout_was_not_read(
+    charger: SimulatedCharger, start: Start, mode: str
+) -> None:
+    charger.set(HOLDING, TIMEOUT, 2)
+    running = start(*options(mode), charger=charger)
+    eventually(lambda: charger.signs)
+    charger.fault(exception(4), FAILSAFE)
+    eventually(lambda: newest(mode, running)()["settings"]["failsafe_timeout_s"] is None)
+    signs = len(charger.signs)
+    eventually(lambda: len(charger.signs) > signs + 3)
+    assert all(gap < 1 for gap in gaps(charger.signs[signs:])), "the box looks every second"
+
+
+def test_a_reader_that_sleeps_does_not_cost_the_alive_sign(
+    charger: SimulatedCharger, environment: dict[str, str]
+) -> None:
+    charger.set(HOLDING, TIMEOUT, 2)
+    reader, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(4096))
+    os.set_blocking(full, True)
+    command = [sys.executable, str(SCRIPT), "--ip", charger.host, "--port", str(charger.port)]
+    with subprocess.Popen([*command, *options("watch")], stdout=full, env=environment) as process:
+        os.close(full)
+        eventually(lambda: len(charger.signs) > 5)
+        assert all(gap < 1 for gap in gaps(charger.signs))
+        with open(reader, encoding="ascii") as lines:
+            assert json.loads(next(lines).lstrip("\0"))["identity"]["serial"] == "VEST1234567890"
+            process.terminate()
 
 
 @both
