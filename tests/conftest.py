@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Iterator
 
 import pytest
+from hypothesis import settings
 from simulated_charger import SimulatedCharger, simulated_charger
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +66,13 @@ DETAILS: dict[str, Any] = {
     "clock": "2026-11-20T09:15:30",
     "phase_switch": "3-phase",
 }
+
+
+# How often each test by hypothesis is played. A longer run:
+#     VESTEL_FUZZ_EXAMPLES=50000 python -m pytest -k fuzz tests
+fuzzed = settings(
+    max_examples=int(os.environ.get("VESTEL_FUZZ_EXAMPLES", "150")), deadline=None, database=None
+)
 
 
 @pytest.fixture

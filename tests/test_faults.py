@@ -1,9 +1,4 @@
-"""What real boxes do to their masters: no number is ever wrong, and no fault goes unsaid.
-
-The fuzz tests play VESTEL_FUZZ_EXAMPLES rounds, 150 where it is not set. A longer run:
-
-    VESTEL_FUZZ_EXAMPLES=50000 python -m pytest tests/test_faults.py -k fuzz
-"""
+"""What real boxes do to their masters: no number is ever wrong, and no fault goes unsaid."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import contextlib
 import copy
 import itertools
 import json
-import os
 import random
 import re
 import struct
@@ -22,8 +16,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from conftest import DETAILS, READING, Result, Run
-from hypothesis import given, settings
+from conftest import DETAILS, READING, Result, Run, fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from simulated_charger import (
     CLOSE,
@@ -652,8 +646,6 @@ def test_a_fault_while_a_current_is_set_never_passes_for_a_confirmation(name: st
 
 # --- Fuzz ---------------------------------------------------------------------------------------
 
-EXAMPLES = int(os.environ.get("VESTEL_FUZZ_EXAMPLES", "150"))
-fuzzed = settings(max_examples=EXAMPLES, deadline=None, database=None)
 # A reply whose bytes from .. to are replaced: cut, longer, of another header, or all noise.
 SPLICES = st.tuples(st.integers(0, 12) | st.integers(0, 90), st.integers(0, 90), st.binary(max_size=100))
 Splice = Tuple[int, int, bytes]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from conftest import DETAILS, READING, Run, needs
-from hypothesis import given, settings
+from conftest import DETAILS, READING, Run, fuzzed, needs
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from simulated_charger import (
@@ -782,17 +782,16 @@ def test_a_detail_that_is_null_leaves_the_rest_of_the_info(first: int, last: int
 # --- Properties ---------------------------------------------------------------------------------
 
 U32 = st.integers(0, 2**32 - 1)
-relaxed = settings(deadline=None)
 
 
-@relaxed
+@fuzzed
 @given(
     held=st.binary(min_size=2 * len(REGISTERS), max_size=2 * len(REGISTERS)),
     mask=st.sampled_from([0xFFFF, 0xFF, 0x1F, 1]),
     missing=st.sets(st.sampled_from(REGISTERS), max_size=12),
     details=st.booleans(),
 )
-def test_any_words_make_a_reading_that_every_format_can_show(
+def test_fuzz_any_words_make_a_reading_that_every_format_can_show(
     held: bytes, mask: int, missing: set[tuple[str, int]], details: bool
 ) -> None:
     pairs = zip(held[::2], held[1::2])
@@ -812,21 +811,21 @@ def test_any_words_make_a_reading_that_every_format_can_show(
 CHARACTERS = st.characters(min_codepoint=1, max_codepoint=0xFFFF, exclude_categories=["Cs"])
 
 
-@relaxed
+@fuzzed
 @given(held=st.text(CHARACTERS, max_size=24))
 def test_text_with_a_character_to_a_register_keeps_what_is_printable(held: str) -> None:
     reading, _ = decode(holding({100: text("V" + held, 25)}))
     assert reading["identity"]["serial"] == "V" + printable(held)
 
 
-@relaxed
+@fuzzed
 @given(held=st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=12))
 def test_text_with_two_bytes_to_a_register_keeps_what_is_printable(held: str) -> None:
     reading, _ = decode(holding({100: packed("Ve" + held, 25)}))
     assert reading["identity"]["serial"] == "Ve" + printable(held)
 
 
-@relaxed
+@fuzzed
 @given(number=U32)
 def test_a_number_of_two_registers_is_right_to_the_last_digit(number: int) -> None:
     words = [number // 65536, number % 65536]
@@ -840,7 +839,7 @@ def test_a_number_of_two_registers_is_right_to_the_last_digit(number: int) -> No
     assert found["electrical"]["power"]["total_w"] == (number if number <= 100_000 else None)
 
 
-@relaxed
+@fuzzed
 @given(number=st.integers(0, 65535))
 def test_a_current_keeps_its_milliamperes(number: int) -> None:
     reading, _ = decode(holding({1008: number}))
@@ -850,7 +849,7 @@ def test_a_current_keeps_its_milliamperes(number: int) -> None:
     assert f"\nCurrent L1 L2 L3:    {shown}" in vestel.format_human(reading)
 
 
-@relaxed
+@fuzzed
 @given(watts=st.integers(0, 100_000))
 def test_kilowatts_have_two_decimals(watts: int) -> None:
     reading, _ = decode(holding({400: watts, 1020: watts}))
@@ -862,7 +861,7 @@ def test_kilowatts_have_two_decimals(watts: int) -> None:
     assert vestel.format_human(reading).count(row) == 2
 
 
-@relaxed
+@fuzzed
 @given(number=st.one_of(U32, st.integers(0, 250_000)))
 def test_a_time_is_given_where_it_is_one(number: int) -> None:
     digits = f"{number:06}"
