@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from typing import Any, Callable, Iterator
 
@@ -27,6 +28,8 @@ from simulated_charger import (
     free_port,
     simulated_charger,
 )
+
+import vestel
 
 ALIVE, DYNAMIC, FAILSAFE, TIMEOUT = 6000, 5004, 2000, 2002
 MODES = ["watch", "listen"]
@@ -114,7 +117,7 @@ def scrapes(running: Running) -> Iterator[None]:
     ("chosen", "delay", "busy"),
     [
         pytest.param(["--watch=3600"], 0, False, id="watch, seldom"),
-        pytest.param(["--watch=1"], 0.1, False, id="watch, often, of a slow charger"),
+        pytest.param(["--watch=1"], 0.4, False, id="watch, of a charger that takes 2.8 s for a reading"),
         pytest.param(["listen"], 0, False, id="listen, nobody asks"),
         pytest.param(["listen"], 0, True, id="listen, many ask"),
     ],
@@ -168,6 +171,18 @@ def test_the_simulated_failsafe_bites_where_no_sign_is_given(charger: SimulatedC
     assert charger.image[HOLDING, DYNAMIC] == 10
 
 
+def test_a_sign_that_is_refused_is_told_again_after_one_that_was_not(
+    charger: SimulatedCharger, start: Start
+) -> None:
+    charger.set(HOLDING, TIMEOUT, 2)
+    charger.fault(exception(4), ALIVE, times=2)
+    running = start(*options("watch"), charger=charger)
+    eventually(lambda: len(charger.writes) > 4)
+    assert len(warnings(running, "alive")) == 1
+    charger.fault(exception(4), ALIVE)
+    eventually(lambda: len(warnings(running, "alive")) == 2)
+
+
 # --- Held currents ---
 
 
@@ -184,7 +199,6 @@ def test_currents_are_set_before_the_first_reading_and_again_on_each_connection(
     charger: SimulatedCharger, start: Start, mode: str, option: str, writes: list[tuple[int, int]]
 ) -> None:
     charger.set(HOLDING, TIMEOUT, 2)  # a lost connection shows soon
-    readings = times_asked(charger, 1000)
     running = start(*options(mode, option, every=3600), charger=charger)
     settings = eventually(newest(mode, running))["settings"]
     first = charger.requests.index(next(r for r in charger.requests if r.address == 1000))
@@ -193,11 +207,10 @@ def test_currents_are_set_before_the_first_reading_and_again_on_each_connection(
     for connection in (2, 3):
         charger.set(HOLDING, DYNAMIC, 10)
         charger.set(HOLDING, FAILSAFE, 6)
-        held = len(readings)
         charger.drop()
         eventually(lambda: len(currents_written(charger)) == connection * len(writes))  # noqa: B023
         assert (charger.connections, currents_written(charger)) == (connection, connection * writes)
-        eventually(more_than(readings, held))
+        eventually(more_than(charger.signs, len(charger.signs)))
     assert all(charger.image[HOLDING, address] == 14 for address, _ in writes)
     running.end()
     assert currents_written(charger) == 3 * writes, "the end writes nothing"
@@ -483,10 +496,47 @@ def test_an_unreachable_charger_is_tried_again_ever_more_seldom(
     assert (0.9 < first < 1.9, 1.9 < second < 3.4, 3.5 < third < 6) == (True, True, True)
     assert (len(running.err), running.out) == (1, [])
     assert warnings(running, f"{charger.host}:{charger.port}") == running.err
+    if mode == "listen":
+        (since,) = re.findall(r"since \S+", running.err[0])
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(f"http://127.0.0.1:{port_of(running)}/vestel-data.json", timeout=20)
+        assert since in error.value.read().decode(), "the first loss counts, not the last attempt"
     is_back(charger)
     eventually(newest(mode, running))
     # It may come back in the middle of an attempt, whose first ranges are missing then.
     assert len(warnings(running)) - len(warnings(running, "WARNING: Cannot read ")) == 2
+
+
+def test_the_attempts_are_at_most_a_minute_apart_and_close_again_after_a_return() -> None:
+    reachable = [False]
+
+    def connect() -> vestel.Demo:
+        if not reachable[0]:
+            raise vestel.ChargerError("it is off", lost=True)
+        return vestel.Demo()
+
+    lines: list[str] = []
+    master = vestel.Master(vestel.Charger(connect, "a charger", 1), [], False, lines.append)
+
+    def waits() -> list[int]:
+        found = []
+        for _ in range(9):
+            begun = master._retry_at = time.monotonic()
+            assert master.read() is None
+            found.append(round(master._retry_at - begun))
+        return found
+
+    assert waits() == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    reachable[0], master._retry_at = True, 0
+    assert master.read()
+    master._charger.close()
+    reachable[0] = False
+    assert waits() == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert [line.partition(" since")[0].partition(" (")[0] for line in lines] == [
+        "WARNING: no reading",
+        "WARNING: a charger answers again",
+        "WARNING: no reading",
+    ]
 
 
 # --- The end ---
