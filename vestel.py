@@ -1404,7 +1404,7 @@ class Master:
             before = self._made_at
             if not self.problem and time.monotonic() > before + 1:
                 self._asked.set()
-                if not self._changed.wait_for(lambda: self._made_at != before, timeout=8):
+                if not self._changed.wait_for(lambda: self._made_at != before or self.problem, timeout=8):
                     return None, f"{self._charger.name} is slow to answer"
             return self._reading, self.problem
 

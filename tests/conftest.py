@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -182,6 +183,47 @@ def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.01)
     return result
+
+
+def times_asked(charger: SimulatedCharger, address: int = 1000) -> list[float]:
+    """Note from now on when (monotonic) the range that begins at the address is asked for."""
+    times: list[float] = []
+
+    def note(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+        times.append(time.monotonic())
+        return [(0, reply)]
+
+    charger.fault(note, address=address)
+    return times
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+@contextlib.contextmanager
+def clients(count: int, act: Callable[[], object]) -> Iterator[None]:
+    """Let so many clients do something again and again meanwhile."""
+    wanted, errors = [True], []
+
+    def client() -> None:
+        while wanted:
+            try:
+                act()
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=client) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        wanted.clear()
+        for thread in threads:
+            thread.join()
+    assert errors == []
 
 
 def connecting_to(port: int) -> int:

@@ -14,10 +14,10 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import pytest
-from conftest import DETAILS, READING, Run, Running, Start, eventually, needs
+from conftest import DETAILS, READING, Run, Running, Start, clients, eventually, gaps, needs, times_asked
 from prometheus_client.parser import text_string_to_metric_families
 from simulated_charger import HOLDING, INPUT, SimulatedCharger, free_port, text, u32
 
@@ -114,47 +114,6 @@ def passed(seconds: float) -> None:
     """Wait for a time that a rule names."""
     begun = time.monotonic()
     eventually(lambda: time.monotonic() - begun > seconds)
-
-
-def times_asked(charger: SimulatedCharger) -> list[float]:
-    """Note from now on when (monotonic) the charger is read."""
-    times: list[float] = []
-
-    def note(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
-        times.append(time.monotonic())
-        return [(0, reply)]
-
-    charger.fault(note, address=1000)
-    return times
-
-
-def gaps(times: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in zip(times, times[1:])]
-
-
-@contextlib.contextmanager
-def clients(count: int, act: Callable[[], object]) -> Iterator[None]:
-    """Let so many clients do something again and again meanwhile."""
-    wanted, errors = [True], []
-
-    def client() -> None:
-        while wanted:
-            try:
-                act()
-            except Exception as error:
-                errors.append(error)
-                return
-
-    threads = [threading.Thread(target=client) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        wanted.clear()
-        for thread in threads:
-            thread.join()
-    assert errors == []
 
 
 # --- What is served ---

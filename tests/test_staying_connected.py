@@ -17,7 +17,7 @@ import urllib.request
 from typing import Any, Callable, Iterator
 
 import pytest
-from conftest import DETAILS, SCRIPT, Running, Start, connecting_to, eventually
+from conftest import DETAILS, SCRIPT, Running, Start, clients, connecting_to, eventually, gaps, times_asked
 from simulated_charger import (
     HOLDING,
     INPUT,
@@ -59,18 +59,6 @@ def newest(mode: str, running: Running) -> Callable[[], Any]:
     return lambda: served(running) if mode == "listen" else running.out and json.loads(running.out[-1])
 
 
-def times_asked(charger: SimulatedCharger, address: int) -> list[float]:
-    """Note from now on when (monotonic) the range that begins at the address is asked for."""
-    times: list[float] = []
-
-    def note(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
-        times.append(time.monotonic())
-        return [(0, reply)]
-
-    charger.fault(note, address=address)
-    return times
-
-
 def more_than(times: list[float], count: int, asking: Callable[[], Any] = bool) -> Callable[[], bool]:
     """Return what tells, having asked for a reading, whether there are more times than that."""
     return lambda: (asking(), len(times) > count)[1]
@@ -80,37 +68,11 @@ def currents_written(charger: SimulatedCharger) -> list[tuple[int, int]]:
     return [write for write in charger.writes if write[0] != ALIVE]
 
 
-def gaps(times: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in zip(times, times[1:])]
-
-
 def warnings(running: Running, about: str = "") -> list[str]:
     return [line for line in list(running.err) if line.startswith("WARNING: ") and about in line]
 
 
 # --- The alive sign ---
-
-
-@contextlib.contextmanager
-def scrapes(running: Running) -> Iterator[None]:
-    """Ask for readings meanwhile, as fast as they come."""
-    wanted = [True]
-
-    def scrape() -> None:
-        while wanted:
-            served(running)
-
-    import threading
-
-    threads = [threading.Thread(target=scrape) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        wanted.clear()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +90,7 @@ def test_the_alive_sign_is_given_every_quarter_of_the_failsafe_timeout(
     charger.set(HOLDING, TIMEOUT, 4)
     charger.delay = delay
     running = start(*(options("listen") if chosen == ["listen"] else chosen), charger=charger)
-    with scrapes(running) if busy else contextlib.nullcontext():
+    with clients(4, lambda: served(running)) if busy else contextlib.nullcontext():
         signs = eventually(lambda: charger.signs[3:] and list(charger.signs))
     assert all(0.6 < gap < 1.9 for gap in gaps(signs)), "the box looks every 2 s"
     assert 0.9 < (signs[3] - signs[0]) / 3 < 1.25
@@ -250,7 +212,7 @@ def test_a_current_that_cannot_be_held_is_told_once_and_held_as_soon_as_it_can_b
     charger.set(HOLDING, TIMEOUT, 2)
     running = start(*options(mode, "--set-current=14"), charger=charger)
     eventually(newest(mode, running))
-    readings = times_asked(charger, 1000)
+    readings = times_asked(charger)
     charger.set(HOLDING, DYNAMIC, 10)
     charger.set(HOLDING, FAILSAFE, 10)
     charger.frozen = {FAILSAFE: 10}
@@ -313,7 +275,7 @@ def test_details_that_cost_the_connection_are_not_asked_for_again_and_again(
 
     charger.fault(refuse if code == "reset" else "silence", 405)
     charger.set(HOLDING, TIMEOUT, 2)
-    firmware, readings = times_asked(charger, 230), times_asked(charger, 1000)
+    firmware, readings = times_asked(charger, 230), times_asked(charger)
     running = start(*options(mode, "--details", "--timeout=0.2", "--set-dynamic-current=14"), charger=charger)
     eventually(more_than(readings, 3, asking=newest(mode, running)))
     eventually(lambda: len(charger.signs) > 5)
@@ -327,7 +289,7 @@ def test_a_range_that_costs_the_connection_costs_no_more_readings(
 ) -> None:
     charger.set(HOLDING, TIMEOUT, 2)
     charger.fault("silence", DYNAMIC, 3)  # the last of the core
-    readings = times_asked(charger, 1000)
+    readings = times_asked(charger)
     start(*options(mode, "--timeout=0.2", every=3600), charger=charger)
     eventually(lambda: len(charger.signs) > 4)
     assert len(readings) == 1
@@ -374,7 +336,7 @@ def test_details_are_read_once_for_each_connection(
 ) -> None:
     charger.set(HOLDING, TIMEOUT, 2)
     running = start(*options(mode, "--details"), charger=charger)
-    readings, firmware = times_asked(charger, 1000), times_asked(charger, 230)
+    readings, firmware = times_asked(charger), times_asked(charger, 230)
     for connection in (1, 2):
         more = len(readings) + 2
         eventually(more_than(readings, more, asking=newest(mode, running)))
@@ -389,7 +351,7 @@ def test_the_charger_is_read_at_most_once_a_second_where_each_sign_ends_the_conn
 ) -> None:
     charger.set(HOLDING, TIMEOUT, 2)  # a sign every 0.5 s
     charger.fault("reset", ALIVE)
-    readings = times_asked(charger, 1000)
+    readings = times_asked(charger)
     start(*options(mode), charger=charger)
     eventually(lambda: len(readings) > 4)
     assert all(gap > 0.9 for gap in gaps(readings)), gaps(readings)
@@ -403,7 +365,7 @@ def test_other_warnings_are_said_once_while_their_cause_lasts(
     charger.fault(exception(4), ALIVE)
     charger.old = True  # knows no details
     charger.set(INPUT, 1014, 5000)  # V
-    readings = times_asked(charger, 1000)
+    readings = times_asked(charger)
     running = start(*options(mode, "--details"), charger=charger)
 
     def read_more(times: int) -> None:
