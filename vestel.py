@@ -25,8 +25,8 @@ import sys
 import time
 from datetime import datetime, timedelta, timezone
 from itertools import zip_longest
-from typing import TYPE_CHECKING, NamedTuple
 
+TYPE_CHECKING = False  # what typing calls so; importing it takes longer than --help should
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, NoReturn, Protocol
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     Warnings = dict[str, str]  # cause -> the line for the user
     Reading = dict[str, Any]  # as JSON prints it
     Say = Callable[[str], None]  # takes a line for stderr
+    Conversion = Callable[[Any], Any]
 
 VERSION = "1.0.0"
 
@@ -221,7 +222,7 @@ def _clock(date_and_time: tuple[int, int]) -> str | None:
     return clock.isoformat() if clock.year < 2100 else None
 
 
-CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+CONVERSIONS: dict[str, Conversion] = {
     "": lambda value: value,
     "per_10": lambda value: value / 10,
     "per_1000": lambda value: value / 1000,
@@ -234,20 +235,17 @@ CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 INPUT, HOLDING = "input", "holding"
 
 
-class Register(NamedTuple):
-    """A value of the charger."""
+class Register:
+    """A value of the charger: `words` registers from `address` to `last`.
 
-    label: str
-    bank: str
-    address: int
-    words: int
-    unit: str
-    keys: dict[str, Callable[[Any], Any]]  # of the reading, and what makes their values
+    `keys` are those of the reading that are made of it, and what makes their values.
+    """
 
-    @property
-    def last(self) -> int:
-        """The last address of the value."""
-        return self.address + self.words - 1
+    def __init__(
+        self, label: str, bank: str, address: int, words: int, unit: str, keys: dict[str, Conversion]
+    ) -> None:
+        self.label, self.bank, self.address, self.words = label, bank, address, words
+        self.last, self.unit, self.keys = address + words - 1, unit, keys
 
 
 def _registers(table: str) -> list[Register]:
@@ -331,14 +329,12 @@ OTHER_MASTER = (
 )
 
 
-class Target(NamedTuple):
-    """Where the charger is, and how it is spoken to."""
+class Target:
+    """Where the charger is, and how it is spoken to; `base` 1 asks for register N as N-1."""
 
-    ip: str
-    port: int
-    unit: int
-    base: int  # 1 where register N is asked for as N-1
-    timeout: float  # s
+    def __init__(self, ip: str, port: int, unit: int, base: int, timeout: float) -> None:
+        self.ip, self.port, self.unit, self.base = ip, port, unit, base
+        self.timeout = timeout  # s
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
@@ -992,9 +988,10 @@ class Demo:
             self._put(label, value)
 
     def _put(self, label: str, value: int | str) -> None:
-        bank, first, count = REGISTERS[label][1:4]
-        words = [*map(ord, value)] if isinstance(value, str) else [value >> 16, value & 0xFFFF][-count:]
-        self._words.update(((bank, address), word) for address, word in enumerate(words, first))
+        register = REGISTERS[label]
+        words = [value >> 16, value & 0xFFFF] if isinstance(value, int) else [*map(ord, value)]
+        for address, word in enumerate(words[-register.words :], register.address):
+            self._words[register.bank, address] = word
 
     def _measure(self) -> None:
         now = time.time()
