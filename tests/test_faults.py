@@ -413,6 +413,18 @@ def test_a_charger_that_is_busy_three_times_and_then_fine_is_read(code: int) -> 
     at_once(check, RANGES)
 
 
+def test_a_busy_charger_is_asked_again_after_a_short_wait(charger: SimulatedCharger) -> None:
+    times: list[float] = []
+
+    def busy(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+        times.append(time.monotonic())
+        return exception(6)(request, reply)
+
+    charger.fault(busy, address=1000, times=3)
+    assert read(charger, 1.0) == (expected([], details=True), [])
+    assert all(0.05 < later - earlier < 0.9 for earlier, later in zip(times, times[1:]))
+
+
 # --- A fault at every request --------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import unicodedata
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from conftest import DETAILS, READING, Run, fuzzed, needs
+from conftest import DETAILS, READING, Run, eventually, fuzzed, needs
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -686,6 +685,13 @@ def test_a_missing_register_takes_exactly_its_own_value_from_all_formats(
         assert row.count("n/a") == 1
 
 
+def test_a_text_that_is_empty_is_empty_for_programs_and_not_available_for_people() -> None:
+    reading = decode(holding({100: 25 * [0]}))[0]
+    assert reading["identity"]["serial"] == ""
+    assert vestel.format_human(reading).splitlines()[1] == "Serial:              n/a"
+    assert 'vestel_phases{serial=""} 3\n' in vestel.format_prometheus(reading)
+
+
 def test_where_nothing_was_read_all_is_null() -> None:
     reading, warnings = decode({})
     nothing = {**dict.fromkeys(flat(WHOLE)), "timestamp": WHOLE["timestamp"]}
@@ -952,19 +958,18 @@ def test_demo_shows_a_charging_car_without_pymodbus(run: Run, trap: Trap, style:
 def test_the_session_of_the_demo_grows() -> None:
     demo = vestel.Demo()
 
-    def session() -> tuple[int, int]:
+    def grown() -> tuple[int, int]:
         words = demo.read_words("input", 1502, 12)
         return words[0] * 65536 + words[1], words[6] * 65536 + words[7]
 
-    energy, duration = session()
-    deadline = time.monotonic() + 30
-    while True:
-        more_energy, longer = session()
-        assert (more_energy, longer) >= (energy, duration)
-        if more_energy > energy and longer > duration:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    def meter() -> int:
+        return demo.read_words("input", 1036, 2)[1]
+
+    (energy, duration), metered = grown(), meter()
+    eventually(lambda: grown()[0] > energy and grown()[1] > duration)
+    demo._then -= 3600  # an hour at 10.5 kW
+    assert grown()[0] - energy in range(10_400, 10_600)
+    assert meter() - metered in (104, 105, 106)
 
 
 def test_demo_reads_no_configuration(run: Run, environment: dict[str, str], tmp_path: Path) -> None:

@@ -156,6 +156,16 @@ def test_nothing_is_written_blindly(run: Run, charger: SimulatedCharger, what: s
     assert charger.writes == []
 
 
+def test_limits_of_which_one_got_no_reply_are_not_taken_for_6_to_32(
+    run: Run, charger: SimulatedCharger
+) -> None:
+    for address in (1100, 1102):
+        charger.fault(exception(2), address=address)
+    charger.fault("silence", address=1104)
+    assert_failed(run(BOTH, "20", "--timeout=0.3", charger=charger), "nothing was written")
+    assert charger.writes == []
+
+
 @pytest.mark.parametrize(
     ("dynamic", "failsafe"), [("33", "8"), ("20", "5"), ("5", "33"), ("0", "40"), ("40", "0")]
 )
