@@ -42,7 +42,7 @@ import vestel
 
 NOW = datetime(2026, 11, 20, 8, 15, 30, tzinfo=timezone.utc)
 IMAGE = image()
-TIMEOUT = 0.5  # s, where a fault is to run into it
+TIMEOUT = 1.0  # s, where a fault is to run into it
 AMPLE = 20.0  # s, where it is not: a slow machine must not play a fault of its own
 
 # --- The register map: what is asked for with one request, and what each value is for ------------
@@ -259,7 +259,7 @@ class Fault(NamedTuple):
     timeout: float = AMPLE
 
 
-NO_REPLY, CLOSED = "no reply within 0.5 s", "closed the connection"
+NO_REPLY, CLOSED = "no reply within 1 s", "closed the connection"
 FAULTS = {
     "single bytes": Fault(PLAYS["single bytes"], harmless),
     "split in the header": Fault(PLAYS["split in the header"], harmless),
