@@ -1474,9 +1474,10 @@ def _has_room() -> bool:
     """Whether stdout takes text at once. On Windows nobody can tell."""
     import select
 
-    if sys.stdout is None or os.name != "posix":
-        return True
-    return bool(select.select([], [sys.stdout], [], 0)[1])
+    if os.name == "posix":
+        with contextlib.suppress(OSError, TypeError, ValueError):  # no file: emit() will tell
+            return bool(select.select([], [sys.stdout], [], 0)[1])
+    return True
 
 
 def printer(style: str) -> Callable[[Reading | None, str], None]:
