@@ -24,7 +24,7 @@ import re
 import sys
 import time
 from datetime import datetime, timedelta, timezone
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 
 TYPE_CHECKING = False  # what typing calls so; importing it takes longer than --help should
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _clock(date_and_time: tuple[int, int]) -> str | None:
     date = 2000 + yymmdd // 10000, yymmdd // 100 % 100, yymmdd % 100
     try:
         clock = datetime(*date, hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
     return clock.isoformat() if clock.year < 2100 else None
 
@@ -378,7 +378,9 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
             self._deadline = 0.0
             try:
                 # Not pymodbus's connect(), which keeps the reason of a failure to itself.
-                self._wire = socket.create_connection((target.ip, target.port), target.timeout)
+                addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
+                share = target.timeout / len(addresses)  # of a name that has several
+                self._wire = socket.create_connection((target.ip, target.port), share)
             except (ConnectionResetError, ConnectionAbortedError) as error:
                 raise broken(error) from None  # accepted, and closed before we noticed
             except (OSError, UnicodeError) as error:
@@ -446,7 +448,8 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
         if response.isError():
             code = getattr(response, "exception_code", 0)
             meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
-            raise ChargerError(f"exception {code} ({meaning})", "try --unit 255 or --base 1", code)
+            hint = "try again later" if code in (4, ACKNOWLEDGE, BUSY) else "try --unit 255 or --base 1"
+            raise ChargerError(f"exception {code} ({meaning})", hint, code)
         return response
 
     def broken(error: OSError) -> ChargerError:
@@ -507,7 +510,8 @@ class Charger:
         self.sign_refused = ""  # why the charger refused the last one
         self._signed = 0.0
         self._refused = False  # the last request, by an exception reply
-        self._pause = min(0.25, timeout / 10)  # s before a busy charger is asked again
+        self._patience = timeout  # s for a busy charger
+        self._pause = min(0.25, timeout / 10)  # s before it is asked again
         self._open = open_connection
         self.connection: Connection | None = None
 
@@ -556,7 +560,7 @@ class Charger:
             time.sleep(self._pause)
 
     def _patiently(self, request: Callable[[Connection], Any], *again: int) -> Any:
-        retries = BUSY_RETRIES
+        retries, give_up = BUSY_RETRIES, time.monotonic() + self._patience
         while True:
             try:
                 result = request(self.connect())
@@ -568,7 +572,7 @@ class Charger:
                     # Seen: some boxes reset the connection after an exception reply.
                     self.losses += not self._refused
                 self._refused = bool(error.code)
-                if error.code not in again or not retries:
+                if error.code not in again or not retries or time.monotonic() > give_up:
                     raise
             retries -= 1
             time.sleep(self._pause)
@@ -669,9 +673,10 @@ def set_currents(charger: Charger, currents: Sequence[tuple[Register, int]], say
         raise ChargerError(f"{error}; nothing was written", lost=error.lost) from None
     for register, amps in currents:
         if amps and not low <= amps <= high:
+            was = before[register.label]
             raise ChargerError(
                 f"{register.label} {amps} A is out of range: this charger takes 0 (pauses charging) "
-                f"or {low} to {high} A; nothing was written, it stays {before[register.label]}"
+                f"or {low} to {high} A; nothing was written{'' if was == 'unknown' else f', it stays {was}'}"
             )
     done = ""
     for n, (register, amps) in enumerate(currents):
@@ -699,7 +704,8 @@ def _limits(charger: Charger) -> tuple[int, int]:
     error = _read_range(charger, limits, words, {})
     if error and not error.code:
         raise ChargerError(f"Cannot read {_span(limits)}: {error.with_hint()}")
-    low, high = _value(least, words, {}) or 6, _value(most, words, {}) or 32
+    high = _value(most, words, {}) or 32
+    low = _value(least, words, {}) or min(6, high)
     return (low, high) if low <= high else (6, 32)
 
 
@@ -726,7 +732,8 @@ def _set_current(charger: Charger, register: Register, amps: int, before: str) -
         maybe = "" if refused else f" and may be {amps} A now"
         raise ChargerError(f"{outcome}; reading back failed: {error}; it was {before}{maybe}") from None
     if refused:
-        raise ChargerError(f"{outcome}; it stays {now} A")
+        stands = f"it stays {now} A" if before == f"{now} A" else f"it was {before} and is {now} A now"
+        raise ChargerError(f"{outcome}; {stands}")
     if now != amps:
         # Seen: one firmware takes a 0, pauses charging, and reads back 6.
         pauses = "; some firmware pauses and still shows its minimum: the charging state tells"
@@ -753,8 +760,9 @@ def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warning
         for key, convert in register.keys.items():
             shown = None if value is None else convert(value)
             if shown is None and value:
-                what = f"{register.label} ({_span([register])}) is {value}"
-                warnings[key] = f"{what}: no such time, left out"
+                both = [register, REGISTERS["time"]] if isinstance(value, tuple) else [register]
+                what = f"{' and '.join(r.label for r in both)} ({_span(both)})"
+                warnings[key] = f"{what}: {value} is no such time, left out"
             *parents, last = key.split(".")
             place = reading
             for parent in parents:
@@ -780,14 +788,14 @@ def _value(register: Register, words: Words, warnings: Warnings) -> Any:
 
 
 def _text(words: Sequence[int]) -> str:
-    """Text of either layout, without what cannot be printed: it might steer a terminal.
+    """Text of either layout up to the first 0, without what cannot be printed: it might steer a terminal.
 
     Seen: one character to a register (UTF-16BE), and in related firmware two bytes to one.
     """
-    held = [word for word in words if word]
+    held = [*takewhile(bool, words)]
     packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
     data = b"".join(word.to_bytes(2, "big") for word in held)
-    text = data.decode("utf-8" if packed else "utf-16-be", "ignore")
+    text = data.decode("utf-8" if packed else "utf-16-be", "ignore").partition("\0")[0]
     return "".join(character for character in text if character.isprintable())
 
 
@@ -1226,8 +1234,8 @@ def _now() -> datetime:
 # --- The modes --------------------------------------------------------------------------------
 
 
-def once(charger: Charger, details: bool, style: str) -> None:
-    """Print a reading. Raises Problem."""
+def once(charger: Charger, currents: Sequence[tuple[Register, int]], details: bool, style: str) -> None:
+    """Print a reading, after the currents were set. Raises Problem."""
     words, warnings = read_core(charger)
     if details:
         more_words, more_warnings = read_details(charger)
@@ -1235,6 +1243,10 @@ def once(charger: Charger, details: bool, style: str) -> None:
         warnings.update(more_warnings)
     charger.close()  # another master may be waiting, and whoever reads stdout may be slow
     reading, impossible = decode(words, _now(), details)
+    for register, amps in currents:
+        now = words.get((HOLDING, register.address), amps)
+        if now != amps:
+            warnings[register.label] = f"the {register.label} was read back as {amps} A, but is {now} A now"
     for warning in (*warnings.values(), *impossible.values()):
         say(f"WARNING: {warning}")
     emit(render(reading, style))
@@ -1654,7 +1666,7 @@ def run(argv: Sequence[str] | None) -> None:
         elif args.watch:
             watch(Master(charger, currents, args.details, say), args.watch, printer(args.format))
         else:
-            once(charger, args.details, args.format)
+            once(charger, currents, args.details, args.format)
     finally:
         charger.close()
 

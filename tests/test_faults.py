@@ -413,6 +413,15 @@ def test_a_charger_that_is_busy_three_times_and_then_fine_is_read(code: int) -> 
     at_once(check, RANGES)
 
 
+def test_a_charger_that_is_busy_slowly_costs_no_more_than_two_timeouts(charger: SimulatedCharger) -> None:
+    charger.fault(lambda request, reply: [(0.9, exception(6)(request, reply)[0][1])], address=1000)
+    begun = time.monotonic()
+    with connected(charger, 1.0) as reached, pytest.raises(vestel.ChargerError, match="exception 6"):
+        reached.read("input", 1000, 38)
+    assert time.monotonic() - begun < 2.6
+    assert len(charger.requests) == 2
+
+
 def test_a_busy_charger_is_asked_again_after_a_short_wait(charger: SimulatedCharger) -> None:
     times: list[float] = []
 
@@ -483,6 +492,7 @@ def test_a_charger_that_never_answers_costs_two_timeouts_for_each_range(run: Run
     [
         (exception(1), ["illegal function", "--unit 255"]),
         (exception(2), ["illegal data address", "--unit 255"]),
+        (exception(4), ["device failure", "try again later"]),
         (exception(10), ["gateway path unavailable", "--unit 255"]),
         (exception(11), ["gateway target", "--unit 255"]),
         (PLAYS["other unit"], ["unit 0", "--unit"]),
@@ -491,7 +501,7 @@ def test_a_charger_that_never_answers_costs_two_timeouts_for_each_range(run: Run
         (PLAYS["no Modbus"], ["no Modbus", "address", "--port"]),
         (PLAYS["web server"], ["no Modbus", "address", "--port"]),
     ],
-    ids=["1", "2", "10", "11", "other unit", "reset", "close", "no Modbus", "web server"],
+    ids=["1", "2", "4", "10", "11", "other unit", "reset", "close", "no Modbus", "web server"],
 )  # fmt: skip
 def test_the_message_says_what_may_be_done(
     run: Run, charger: SimulatedCharger, fault: Play, words: list[str]

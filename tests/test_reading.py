@@ -685,6 +685,21 @@ def test_a_missing_register_takes_exactly_its_own_value_from_all_formats(
         assert row.count("n/a") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [[*text("VEST1", 6), *text("OLD", 19)], [0x5645, 0x5354, 0x3100, 0x4F4C, 0x4400, *[0] * 20]],
+    ids=["a character to a register", "two"],
+)
+def test_a_text_ends_at_its_first_0(words: list[int]) -> None:
+    assert decode(holding({100: words}))[0]["identity"]["serial"] == "VEST1"
+
+
+def test_a_clock_that_is_none_names_both_its_registers() -> None:
+    reading, (warning,) = decode(holding({290: 0, 294: 0}))
+    assert reading["details"]["clock"] is None
+    assert "290-295" in warning
+
+
 def test_a_text_that_is_empty_is_empty_for_programs_and_not_available_for_people() -> None:
     reading = decode(holding({100: 25 * [0]}))[0]
     assert reading["identity"]["serial"] == ""

@@ -156,6 +156,37 @@ def test_nothing_is_written_blindly(run: Run, charger: SimulatedCharger, what: s
     assert charger.writes == []
 
 
+def test_a_maximum_of_its_own_is_kept_where_the_minimum_is_not_told(
+    run: Run, charger: SimulatedCharger
+) -> None:
+    charger.missing = {(INPUT, 1102)}
+    charger.set(INPUT, 1104, 5)
+    assert_failed(run(ONLY_DYNAMIC, "6", charger=charger), "5 to 5 A")
+    assert charger.writes == []
+
+
+def test_a_refused_write_that_was_carried_out_is_told_as_it_is(run: Run, charger: SimulatedCharger) -> None:
+    charger.fault(exception(4), DYNAMIC, 6)
+    result = run(ONLY_DYNAMIC, "13", charger=charger)
+    assert_failed(result, "13 A was refused", "exception 4", "it was 16 A and is 13 A now")
+
+
+def test_a_reading_that_contradicts_the_confirmation_has_a_warning(
+    run: Run, charger: SimulatedCharger
+) -> None:
+    def shows_13(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+        charger.set(HOLDING, DYNAMIC, 6)
+        return [(0, reply)]
+
+    charger.fault(shows_13, DYNAMIC, READ_HOLDING, skip=1, times=1)
+    result = run(ONLY_DYNAMIC, "13", "--format=json", charger=charger)
+    assert result.stderr.splitlines() == [
+        "Dynamic current: 16 A -> 13 A",
+        "WARNING: the dynamic current was read back as 13 A, but is 6 A now",
+    ]
+    assert json.loads(result.stdout)["settings"]["dynamic_current_a"] == 6
+
+
 def test_limits_of_which_one_got_no_reply_are_not_taken_for_6_to_32(
     run: Run, charger: SimulatedCharger
 ) -> None:
