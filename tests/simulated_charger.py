@@ -7,6 +7,8 @@ vestel.py is never tested against its own understanding of the protocol or of th
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import socket
 import struct
 import threading
@@ -219,7 +221,7 @@ class SimulatedCharger(ModbusServer):  # type: ignore[misc]
     def __init__(self, holes: int = 0, old: bool = False, base: int = 0, ipv6: bool = False) -> None:
         super().__init__(
             host="::1" if ipv6 else "127.0.0.1",
-            port=0,
+            port=free_port(),
             no_block=True,
             ipv6=ipv6,
             data_hdl=_Handler(self),
@@ -427,9 +429,18 @@ def dead_host() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+# Ports below those that the system hands out, each worker's its own and none used again soon: a
+# program that looks for its lost charger must not find that of another test.
+_FIRST = 10_000 + 3_600 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6)
+_PORTS = itertools.cycle(range(_FIRST, _FIRST + 3_600))
+for _ in range(os.getpid() % 3_600):
+    next(_PORTS)
+
+
 def free_port() -> int:
     """A port where nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    for port in _PORTS:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
