@@ -542,9 +542,13 @@ def test_prometheus_scrapes_the_service(desk: Desk, tmp_path: Path) -> None:
             return found
         return []
 
-    script = block("Serve readings over HTTP", "sh").strip()
-    with desk.running(f"{script} & exec {shlex.join([prometheus, *own, *place])}"):
-        found = eventually(series)
+    with desk.running(block("Serve readings over HTTP", "sh")), subprocess.Popen(
+        [prometheus, *own, *place]
+    ) as process:
+        try:
+            found = eventually(series)
+        finally:
+            process.terminate()
     labels = {"__name__": "vestel_current_amperes", "instance": f"localhost:{desk.port}", "job": "vestel"}
     assert [(one["metric"], float(one["value"][1])) for one in found] == [
         ({**labels, "serial": "VEST1234567890", "phase": phase}, amperes)
