@@ -1444,20 +1444,27 @@ class Screen:
         self._notes = [*self._notes[-1:], line]
         if not _is_terminal(sys.stderr):
             say(line)
-        self.show(*self._shown)
+        self._draw()
 
     def show(self, reading: Reading | None, problem: str) -> None:
-        """Draw a reading; without one, the problem."""
+        """Draw a new reading; without one, the problem."""
+        self._shown = reading, problem
+        if reading:
+            self._powers[self._slot()] = reading["electrical"]["power"]["total_w"]
+        self._draw()
+
+    def _slot(self) -> int:
+        return int(time.monotonic() // self._step)
+
+    def _draw(self) -> None:
         import shutil
         import textwrap
 
-        self._shown = reading, problem
+        reading, problem = self._shown
         columns, height = shutil.get_terminal_size()
-        now = int(time.monotonic() // self._step)
-        slots = range(now - self.COLUMNS + 1, now + 1)
+        slots = range(self._slot() - self.COLUMNS + 1, self._slot() + 1)
         self._powers = {n: power for n, power in self._powers.items() if n in slots}
         if reading:
-            self._powers[now] = reading["electrical"]["power"]["total_w"]
             body = [f"{self._name}  {reading['timestamp']}"[:columns]]
             body += format_screen(reading, columns, paint if has_colour() else str)
         else:

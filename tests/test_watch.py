@@ -17,6 +17,7 @@ import sys
 import termios
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -514,3 +515,16 @@ def test_a_lost_charger_is_told_in_place_of_the_reading_until_it_is_back(
 )
 def test_powers_become_blocks_from_0_to_the_greatest(powers: list[int | None], line: str) -> None:
     assert vestel.sparkline(powers) == line
+
+
+def test_a_warning_draws_no_old_power_as_a_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    words, _ = vestel.read_core(vestel.Charger(vestel.Demo, "a charger", 1))
+    reading, _ = vestel.decode(words, datetime.now(timezone.utc), False)
+    screen = vestel.Screen("a charger", 1)
+    screen.show(reading, "")
+    assert vestel.BLOCKS[-1] in capsys.readouterr().out
+    screen._powers.clear()  # as after five minutes without a reading
+    screen.say("WARNING: lost")
+    drawn = capsys.readouterr().out
+    assert "WARNING: lost" in drawn
+    assert not set(drawn) & set(vestel.BLOCKS)
