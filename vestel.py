@@ -9,27 +9,43 @@ A reading flows one way, and this file is laid out in that order:
 
     argv + INI -> settings -> charger -> {address: word} -> reading (dict) -> text -> stdout
 
-Where the facts come from: "spec" is the charger's Modbus TCP specification, v1.8 (2022);
-"seen" is what owners of it and of its siblings (Webasto/Ampure Unite, E.ON vBox, Vestel
-Home Smart and Connect Plus) have reported.
+"spec" is the charger's Modbus TCP specification, v1.8 (2022); "seen" is what owners of it and of its
+siblings (Webasto/Ampure Unite, E.ON vBox, Vestel Home Smart and Connect Plus) have reported: "evcc 5936"
+is that issue of github.com/evcc-io/evcc, "nymea" the plug-in in github.com/nymea/nymea-plugins-modbus.
 """
 
 from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # built in: importing signal takes milliseconds
+import sys
+
+if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # Until there is something to end cleanly: an exception in an import is a traceback, or even dropped.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+if sys.version_info < (3, 8):  # noqa: UP036 (this file compiles on 3.7, so that it can say so)
+    needed = (
+        "vestel.py needs Python 3.8 or later: run it with a newer one (uv run vestel.py brings one along)"
+    )
+    raise SystemExit(f"ERROR: this is Python {sys.version.split()[0]}, and {needed}")
 
 import argparse
 import contextlib
 import math
 import os
 import re
-import sys
+import signal
 import time
+from collections import deque
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import takewhile, zip_longest
+from typing import TYPE_CHECKING, NamedTuple
 
-TYPE_CHECKING = False  # what typing calls so; importing it takes longer than --help should
 if TYPE_CHECKING:
+    import socketserver
+    import threading
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any, NoReturn, Protocol
+    from typing import Any, NoReturn, Optional, Protocol
 
     class Connection(Protocol):
         """What a charger is reached through: words in, words out, or ChargerError."""
@@ -43,8 +59,11 @@ if TYPE_CHECKING:
     Reading = dict[str, Any]  # as JSON prints it
     Say = Callable[[str], None]  # takes a line for stderr
     Conversion = Callable[[Any], Any]
+    Currents = Sequence[tuple["Register", int]]  # A
+    Written = tuple[Optional[int], Optional["ChargerError"]]
+    Show = Callable[["Snapshot", bool], None]  # takes the newest snapshot, and whether its reading is due
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 # --- The tables -------------------------------------------------------------------------------
 
@@ -53,9 +72,8 @@ def _rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
 
 
-# A register a row: label, bank, first address, how many words (the high one first), unit, and the
-# keys of the reading that are made of it, each with its conversion. In the order of the reading.
-# 1516-1530 hold the RFID tag: personal data, so there is no row.
+# A register a row, in the order of the reading: label, bank, first address, words (the high one first),
+# unit, and the keys made of it with their conversions. No row for 1516-1530: the RFID tag is personal.
 CORE_TABLE = """
 serial number           | input   |  100 | 25 | text    | identity.serial
 maximum power           | input   |  400 |  2 | W       | identity.max_power_w identity.max_power_kw:kilo
@@ -98,7 +116,7 @@ time                    | input   |  294 |  2 | hhmmss  |
 phase switch            | holding |  405 |  1 | code    | details.phase_switch:phases
 """
 # More than this, no such charger can have. Seen: over 250 kW from a 22 kW box.
-MOST = {"mA": 100_000, "A": 100, "V": 1000, "W": 100_000}
+MOST = {"mA": 65_000, "A": 65, "V": 1000, "W": 100_000}
 
 # Names by code, and faults by bit (spec).
 NAMES_TABLE = """
@@ -109,20 +127,15 @@ equipment   | Initializing Running Fault Disabled Updating
 cable       | CableNotConnected CableConnected_NoVehicle CableConnected_Vehicle CableConnected_VehicleLocked
 """
 NAMES = {kind: names.split() for kind, names in _rows(NAMES_TABLE)}
-FAULTS = (
-    """
-Contactors Welded Error, Contactors Response Error, Interlock Lock Error, Interlock Unlock Error,
-PP Error, CP Diode Error, CP Short Error, Overvoltage Phase 1, Overvoltage Phase 2,
-Overvoltage Phase 3, Undervoltage Phase 1, Undervoltage Phase 2, Undervoltage Phase 3,
-Overcurrent Phase 1, Overcurrent Phase 2, Overcurrent Phase 3, Residual Current Error,
-Protective Earth Error, RFID Error, Interlock Permanent Error, OCP Permanent Error,
-Load Balance Module 1 Error, Load Balance Module 2 Error, Load Balance Module 3 Error,
-HMI External RFID Reader Error, HMI External MID Communication Error, RCD Device Error,
-Installation Error
-""".replace("\n", " ")
-    .strip()
-    .split(", ")
-)
+FAULTS_TABLE = """
+Contactors Welded Error, Contactors Response Error, Interlock Lock Error, Interlock Unlock Error, PP Error,
+CP Diode Error, CP Short Error, Overvoltage Phase 1, Overvoltage Phase 2, Overvoltage Phase 3,
+Undervoltage Phase 1, Undervoltage Phase 2, Undervoltage Phase 3, Overcurrent Phase 1, Overcurrent Phase 2,
+Overcurrent Phase 3, Residual Current Error, Protective Earth Error, RFID Error, Interlock Permanent Error,
+OCP Permanent Error, Load Balance Module 1 Error, Load Balance Module 2 Error, Load Balance Module 3 Error,
+HMI External RFID Reader Error, HMI External MID Communication Error, RCD Device Error, Installation Error
+"""
+FAULTS = [name.strip() for name in FAULTS_TABLE.split(",")]
 
 # A metric a row: name, key of the reading, and help. In a key, # stands for the phases 1, 2 and 3;
 # in a help text, a name in braces for the codes and their names.
@@ -139,6 +152,7 @@ vestel_voltage_volts               | electrical.voltage.l#_v       | Voltage per
 vestel_power_watts                 | electrical.power.l#_w         | Active power per phase in watts.
 vestel_total_power_watts           | electrical.power.total_w      | Active power in watts.
 vestel_meter_reading_kwh           | electrical.meter_reading_kwh  | Energy meter in kilowatt hours.
+vestel_active_phases               | electrical.active_phases      | Number of phases that carry 1 A or more.
 vestel_evse_min_current_amperes    | limits.evse_min_a             | EVSE minimum current in amperes.
 vestel_evse_max_current_amperes    | limits.evse_max_a             | EVSE maximum current in amperes.
 vestel_cable_max_current_amperes   | limits.cable_max_a            | Cable maximum current in amperes.
@@ -149,8 +163,16 @@ vestel_dynamic_current_amperes     | settings.dynamic_current_a    | Dynamic cha
 vestel_failsafe_current_amperes    | settings.failsafe_current_a   | Failsafe current in amperes.
 vestel_failsafe_timeout_seconds    | settings.failsafe_timeout_s   | Failsafe timeout in seconds.
 """
+# What --listen tells of itself: name, type, field of Snapshot, and help.
+OWN_METRICS = """
+vestel_reading_seconds             | gauge   | seconds     | How long the newest reading took in seconds.
+vestel_readings_total              | counter | readings    | Readings made since the start.
+vestel_failed_readings_total       | counter | failed      | Readings that failed since the start.
+vestel_connections_total           | counter | connections | Connections to the charger since the start.
+"""
 
-# What people see; # as above. A text whose first value is missing becomes n/a.
+# What people see; # as above. A text whose first value is missing becomes n/a. A section
+# whose values are not part of the reading is left out.
 HUMAN = """
 == Identity ==
 Serial:             {identity.serial}
@@ -168,6 +190,7 @@ Voltage L1 L2 L3:   {electrical.voltage.l#_v} V
 Power L1 L2 L3:     {electrical.power.l#_w} W
 Total Power:        {electrical.power.total_w} W ({electrical.power.total_kw:.2f} kW)
 Meter Reading:      {electrical.meter_reading_kwh:.1f} kWh
+Active Phases:      {electrical.active_phases}
 == Session ==
 Energy:             {session.energy_wh} Wh ({session.energy_kwh:.3f} kWh)
 Duration:           {session.duration_s} s ({session.duration})
@@ -194,14 +217,13 @@ Phase Switch:       {details.phase_switch}
 # --- The registers, and the ranges that are asked for with one request --------------------------
 
 
-def _name_of(kind: str) -> Callable[[int], str]:
-    names = NAMES[kind]
-    return lambda code: names[code] if code < len(names) else "Unknown"
+def _name(names: Sequence[str], code: int) -> str:
+    return names[code] if code < len(names) else "Unknown"
 
 
 def _fault_names(code: int) -> list[str]:
-    bits = [bit for bit in range(32) if code >> bit & 1]
-    return [FAULTS[bit] if bit < len(FAULTS) else f"Unknown fault (bit {bit})" for bit in bits]
+    names = [*FAULTS, *(f"Unknown fault (bit {bit})" for bit in range(len(FAULTS), 32))]
+    return [name for bit, name in enumerate(names) if code >> bit & 1]
 
 
 def _time_of_day(hhmmss: int) -> str | None:
@@ -230,22 +252,30 @@ CONVERSIONS: dict[str, Conversion] = {
     "faults": _fault_names,
     "time_of_day": _time_of_day,
     "clock": _clock,
-    **{kind: _name_of(kind) for kind in NAMES},
+    **{kind: partial(_name, names) for kind, names in NAMES.items()},
 }
 INPUT, HOLDING = "input", "holding"
 
 
-class Register:
-    """A value of the charger: `words` registers from `address` to `last`.
+class Register(NamedTuple):
+    """A value of the charger: `words` of 16 bits from `address` on, and what makes `keys` of it."""
 
-    `keys` are those of the reading that are made of it, and what makes their values.
-    """
+    label: str
+    bank: str
+    address: int
+    words: int
+    unit: str
+    keys: Mapping[str, Conversion]
 
-    def __init__(
-        self, label: str, bank: str, address: int, words: int, unit: str, keys: dict[str, Conversion]
-    ) -> None:
-        self.label, self.bank, self.address, self.words = label, bank, address, words
-        self.last, self.unit, self.keys = address + words - 1, unit, keys
+    @property
+    def addresses(self) -> range:
+        """The addresses of its words."""
+        return range(self.address, self.address + self.words)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Where its first word is found."""
+        return self.bank, self.address
 
 
 def _registers(table: str) -> list[Register]:
@@ -259,7 +289,7 @@ def _registers(table: str) -> list[Register]:
 CORE, DETAILS = _registers(CORE_TABLE), _registers(DETAILS_TABLE)
 REGISTERS = {register.label: register for register in CORE + DETAILS}
 DYNAMIC_CURRENT, FAILSAFE_CURRENT = REGISTERS["dynamic current"], REGISTERS["failsafe current"]
-ALIVE = Register("alive sign", HOLDING, 6000, 1, "1", {})  # written, never read
+ALIVE = Register("alive sign", HOLDING, 6000, 1, "", {})  # written, never read
 
 # Seen: holes of two registers in a documented range answer 0. No request spans a longer one.
 LONGEST_HOLE = 2
@@ -272,21 +302,29 @@ def _ranges(registers: Iterable[Register]) -> list[list[Register]]:
         if register.bank != bank or register.address > end + LONGEST_HOLE:
             ranges.append([])
         ranges[-1].append(register)
-        bank, end = register.bank, register.last + 1
+        bank, end = register.bank, register.addresses.stop
     return ranges
 
 
 CORE_RANGES = _ranges(CORE)  # 7
 DETAIL_RANGES = _ranges(DETAILS)  # 6
+CLOCK_RANGE = next(registers for registers in DETAIL_RANGES if REGISTERS["time"] in registers)
+# What identifies the charger; the other values change.
+IDENTITY = {(r.bank, address) for r in CORE + DETAILS if r.unit == "text" for address in r.addresses}
+
+
+def _addresses(registers: Sequence[Register]) -> str:
+    first, last = registers[0].address, registers[-1].addresses[-1]
+    return f"{first}" if first == last else f"{first}-{last}"
 
 
 def _span(registers: Sequence[Register]) -> str:
     """As messages name it: `input registers 1000-1037`, `holding register 5004`."""
-    bank, first, last = registers[0].bank, registers[0].address, registers[-1].last
-    return f"{bank} register {first}" if first == last else f"{bank} registers {first}-{last}"
+    addresses = _addresses(registers)
+    return f"{registers[0].bank} register{'s' * ('-' in addresses)} {addresses}"
 
 
-# --- The charger ----------------------------------------------------------------------------
+# --- The charger ------------------------------------------------------------------------------
 
 
 class Problem(Exception):
@@ -300,21 +338,25 @@ class Problem(Exception):
 class ChargerError(Problem):
     """The charger did not do as asked.
 
-    `hint` is what the user may try; `code` the Modbus exception it answered with, 0 where it
-    gave no answer; `lost` is set where no connection could be had.
+    `hint` is what the user may try, `setup` the same where nothing was ever answered; `code` the Modbus
+    exception, 0 where there was no usable answer; `lost` is set where no connection could be had.
     """
 
-    def __init__(self, message: str, hint: str = "", code: int = 0, lost: bool = False) -> None:
+    def __init__(
+        self, message: str, hint: str = "", code: int = 0, lost: bool = False, setup: str = ""
+    ) -> None:
         super().__init__(message)
-        self.hint, self.code, self.lost = hint, code, lost
+        self.hint, self.setup, self.code, self.lost = hint, setup, code, lost
 
-    def with_hint(self) -> str:
+    def advice(self, answered: bool) -> str:
         """The message, and what the user may try."""
-        return "; ".join(filter(None, (str(self), self.hint)))
+        return "; ".join(filter(None, (str(self), "" if answered else self.setup, self.hint)))
 
 
+NO_SUCH_ADDRESS = 2
 NOT_HERE = (1, 2, 3)  # exceptions of firmware that lacks something of what was asked for
 ACKNOWLEDGE, BUSY = 5, 6
+GATEWAY = (10, 11)
 # fmt: off
 EXCEPTIONS = {  # Modbus Application Protocol 1.1b3
     1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
@@ -323,30 +365,37 @@ EXCEPTIONS = {  # Modbus Application Protocol 1.1b3
 }
 # fmt: on
 BUSY_RETRIES = 5
+SIGN_EVERY = 1.5  # s, until the failsafe timeout is known: no box looks more often than every 3 s (spec)
+LONGEST_WAIT = 60.0  # s between two tries of what does not work
+HISTORY = 3600  # s of powers are remembered
 OTHER_MASTER = (
     "another master (evcc, Home Assistant, ...) may be connected, "
     "or the failsafe timeout of the last one is not over yet"
 )
 
 
-class Target:
+class Target(NamedTuple):
     """Where the charger is, and how it is spoken to; `base` 1 asks for register N as N-1."""
 
-    def __init__(self, ip: str, port: int, unit: int, base: int, timeout: float) -> None:
-        self.ip, self.port, self.unit, self.base = ip, port, unit, base
-        self.timeout = timeout  # s
+    ip: str
+    port: int = 502
+    unit: int = 1
+    base: int = 0
+    timeout: float = 2.0  # s
 
     def __str__(self) -> str:
-        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+        return f"{_bracketed(self.ip)}:{self.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
     """Return what connects to a charger. Nothing else in this file knows pymodbus.
 
-    pymodbus builds the requests and decodes the replies. The bytes in between pass through
-    here, since the versions from 3.0 to 3.16 differ in what they take for a reply: some accept
-    one that is short, late, or of another transaction, and a wrong number would come of it.
-
+    pymodbus builds the requests and decodes the replies; the bytes in between pass through here, since some
+    versions from 3.0 to 3.16 accept a reply that is short, late, or of another transaction: a wrong number.
     Raises Problem where this Python has no pymodbus 3; what is returned raises ChargerError.
     """
     import gc
@@ -359,15 +408,15 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
         from pymodbus.client import ModbusTcpClient
     except Exception as error:  # one too old for this Python fails in ways of its own
         python = sys.executable or "python3"
-        raise Problem(
-            f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}; "
-            f"install it with: {python} -m pip install 'pymodbus>=3.0,<4'"
-        ) from None
+        what = f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}"
+        raise Problem(f"{what}; install it with: {python} -m pip install 'pymodbus>=3.0,<4'") from None
     finally:
         gc.enable()
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
     arguments = ModbusTcpClient.read_input_registers.__code__.co_varnames
     unit = {"device_id" if "device_id" in arguments else "slave": target.unit}  # renamed in 3.10
+    other_unit = f"try --unit {1 if target.unit == 255 else 255}"
+    other_base = f"--base {1 - target.base}"
 
     class Client(ModbusTcpClient):
         """One connection, which lets through nothing but the whole reply to the last request."""
@@ -401,23 +450,23 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
             return len(request)
 
         def recv(self, size: int | None) -> bytes:
-            self._reply = self._reply or self._receive()
+            self._reply = self._reply or self._whole_reply()
             part = self._reply[:size]
             self._reply = self._reply[len(part) :]
             return part
 
-        def _receive(self) -> bytes:
+        def _whole_reply(self) -> bytes:
             got = bytearray()
             try:
-                self._fill(got, 8)
-                self._fill(got, reply_size(self._request, bytes(got)))
+                self._receive_until(got, 9)
+                self._receive_until(got, reply_size(self._request, bytes(got)))
             except OSError as error:
                 raise broken(error) from None
             finally:
                 trace(f"{target}: reply {got.hex(' ') or 'none'}")
             return bytes(got)
 
-        def _fill(self, got: bytearray, size: int) -> None:
+        def _receive_until(self, got: bytearray, size: int) -> None:
             while len(got) < size:
                 left = self._deadline - time.monotonic()
                 if left <= 0:
@@ -430,32 +479,36 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
 
         def read_words(self, bank: str, address: int, count: int) -> list[int]:
             read = self.read_input_registers if bank == INPUT else self.read_holding_registers
-            words: list[int] = answer(read, address - target.base, count=count).registers
+            words: list[int] = checked(read, address - target.base, count=count).registers
             if len(words) != count:
                 raise ChargerError(f"{len(words)} registers instead of {count}")
             return words
 
         def write_word(self, address: int, value: int) -> None:
-            answer(self.write_register, address - target.base, value=value)
+            checked(self.write_register, address - target.base, value=value)
 
-    def answer(call: Callable[..., Any], address: int, **arguments: int) -> Any:
+    def checked(call: Callable[..., Any], address: int, **arguments: int) -> Any:
         try:
             response = call(address, **arguments, **unit)
         except ChargerError:
             raise
         except Exception as error:  # whatever a later pymodbus raises: no traceback
             raise ChargerError(f"pymodbus failed: {error!r}") from None
-        if response.isError():
-            code = getattr(response, "exception_code", 0)
-            meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
-            hint = "try again later" if code in (4, ACKNOWLEDGE, BUSY) else "try --unit 255 or --base 1"
-            raise ChargerError(f"exception {code} ({meaning})", hint, code)
-        return response
+        if not response.isError():
+            return response
+        code = getattr(response, "exception_code", 0)
+        if not code:  # how pymodbus 3.0 to 3.6 tell that they cannot decode it
+            raise ChargerError("a malformed reply")
+        meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
+        hint = "try again later" if code in (4, ACKNOWLEDGE, BUSY) else ""
+        setup = other_unit if code in (*NOT_HERE, *GATEWAY) else ""
+        setup += f" or {other_base}" if code == NO_SUCH_ADDRESS else ""
+        raise ChargerError(f"exception {code} ({meaning})", hint, code, setup=setup)
 
     def broken(error: OSError) -> ChargerError:
         if isinstance(error, (socket.timeout, TimeoutError)):
-            hint = f"try --unit 255 or a longer --timeout; {OTHER_MASTER}"
-            return ChargerError(f"no reply within {target.timeout:g} s", hint)
+            setup = f"{other_unit} or a longer --timeout"
+            return ChargerError(f"no reply within {target.timeout:g} s", OTHER_MASTER, setup=setup)
         return ChargerError("the charger closed the connection", OTHER_MASTER)
 
     return Client
@@ -466,7 +519,8 @@ def why_unreachable(error: Exception, timeout: float) -> str:
     import socket
 
     if isinstance(error, ConnectionRefusedError):
-        return f"connection refused; {OTHER_MASTER}, or Modbus TCP is not enabled in the charger's web page"
+        web_page = "or Modbus TCP is not enabled in the charger's web page"
+        return f"connection refused; check the address and the port, {web_page}, or {OTHER_MASTER}"
     if isinstance(error, (socket.timeout, TimeoutError)):
         what = "check the address, that the charger is on, and that no firewall is in between"
         return f"no answer within {timeout:g} s; {what}"
@@ -476,21 +530,21 @@ def why_unreachable(error: Exception, timeout: float) -> str:
 
 
 def reply_size(request: bytes, head: bytes) -> int:
-    """Return the length (bytes) of the reply that begins with `head`, its first 8 bytes.
+    """Return the length (bytes) of the reply that begins with `head`, its first 9 bytes.
 
-    Raises ChargerError where that is no reply to this request (source: Modbus Messaging on
-    TCP/IP 1.0b and Modbus Application Protocol 1.1b3).
+    Raises ChargerError where that is no reply to this request (Modbus Messaging on TCP/IP 1.0b).
     """
-    function = head[7] & 0x7F
-    count = int.from_bytes(request[10:12], "big")
-    size = 9 if head[7] & 0x80 else 12 if function == 6 else 9 + 2 * count
+    function, refused = head[7] & 0x7F, head[7] & 0x80
+    writes = function == 6
+    data = 2 * int.from_bytes(request[10:12], "big")  # bytes of the registers that are read
+    size = 9 if refused else 12 if writes else 9 + data
     if head[2:4] != b"\0\0":
         raise ChargerError("a reply that is no Modbus", "check the address and --port")
     if head[:2] != request[:2] or function != request[7]:
         raise ChargerError("a reply to another request")
     if head[6] != request[6]:
         raise ChargerError(f"a reply of unit {head[6]}", f"try --unit {head[6]}")
-    if int.from_bytes(head[4:6], "big") != size - 6:
+    if int.from_bytes(head[4:6], "big") != size - 6 or not (refused or writes or head[8] == data):
         raise ChargerError("a reply of the wrong length")
     return size
 
@@ -498,42 +552,41 @@ def reply_size(request: bytes, head: bytes) -> int:
 class Charger:
     """The charger, over one connection at a time.
 
-    A connection on which anything failed is closed and never used again: a reply that comes
-    late would be taken for the answer to the next request.
+    One on which anything failed is finished: a late reply would be taken for the answer to the next request.
+    Who stays connected sets `sign_every`: then the alive sign comes first on each connection, and between
+    two requests when it is due; and attempts to connect are at least a second apart.
     """
 
     def __init__(self, open_connection: Callable[[], Connection], name: str, timeout: float) -> None:
         self.name = name
         self.connections = 0  # so far
-        self.losses = 0  # of a connection, but for those that came right after an exception reply
+        self.connected_at = math.inf  # monotonic, as all times here; inf: not yet
+        self.unconfirmed = ""  # what may have been written, until the user is told what came of it
         self.sign_every: float | None = None  # s; None: the alive sign is left to others
-        self.sign_refused = ""  # why the charger refused the last one
-        self._signed = 0.0
-        self._refused = False  # the last request, by an exception reply
+        self.sign_due = -math.inf
+        self.sign_failure: ChargerError | None = None  # of the last one
+        self._sign_wait = 0.0  # s until one that failed is given again
+        self._open = open_connection
+        self._connection: Connection | None = None
+        self._tried_at = -math.inf  # to connect
         self._patience = timeout  # s for a busy charger
         self._pause = min(0.25, timeout / 10)  # s before it is asked again
-        self._open = open_connection
-        self.connection: Connection | None = None
-
-    def connect(self) -> Connection:
-        """Connect where there is no connection. Raises ChargerError."""
-        if self.connection is None:
-            self.connection = self._open()
-            self.connections += 1
-            self._signed = time.monotonic()
-        return self.connection
 
     def close(self) -> None:
         """End the connection, if there is one."""
-        if self.connection is not None:
-            self.connection.close()
-        self.connection = None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self.connected_at = None, math.inf
+        if not self.sign_failure:
+            self.sign_due = -math.inf  # first on the next one
+
+    def start_over(self) -> None:
+        """End the connection, and forget what the charger made of the alive sign."""
+        self.sign_failure, self._sign_wait = None, 0.0
+        self.close()
 
     def read(self, bank: str, address: int, count: int) -> list[int]:
-        """Read `count` registers, once more on a new connection where the first one fails.
-
-        Raises ChargerError.
-        """
+        """Read `count` registers; once more, on a new connection, where that fails. Raises ChargerError."""
         try:
             return self._read(bank, address, count)
         except ChargerError as error:
@@ -542,8 +595,6 @@ class Charger:
         return self._read(bank, address, count)
 
     def _read(self, bank: str, address: int, count: int) -> list[int]:
-        if time.monotonic() >= self.sign_due():
-            self.sign()
         words: list[int] = self._patiently(lambda it: it.read_words(bank, address, count), ACKNOWLEDGE, BUSY)
         return words
 
@@ -559,197 +610,267 @@ class Charger:
                 raise
             time.sleep(self._pause)
 
+    def attend(self) -> None:
+        """Give the alive sign where it is due, as a master that stays connected has to (spec).
+
+        One without a reply is given again at once, on a new connection; one that fails at growing intervals,
+        as it may cost the connection each time. Raises ChargerError where none can be had.
+        """
+        if self.sign_every is None or time.monotonic() < self.sign_due:
+            return
+        for again in (True, False):
+            try:
+                self._connect()
+                begun = time.monotonic()
+                self._once(lambda it: it.write_word(ALIVE.address, 1))
+            except ChargerError as error:
+                if error.lost:
+                    raise
+                if error.code or not again:
+                    self._sign_wait = min(LONGEST_WAIT, self._sign_wait * 2 or 2.0)
+                    self.sign_failure, self.sign_due = error, time.monotonic() + self._sign_wait
+                    return
+            else:
+                self.sign_failure, self._sign_wait = None, 0.0
+                self.sign_due = begun + self.sign_every
+                return
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            if self.sign_every is not None:
+                time.sleep(max(0.0, self._tried_at + 1 - time.monotonic()))
+            self._tried_at = time.monotonic()
+            self._connection = self._open()
+            self.connections += 1
+            self.connected_at = time.monotonic()
+            self.sign_every = self.sign_every and SIGN_EVERY  # it may have another failsafe timeout now
+        return self._connection
+
+    def _once(self, request: Callable[[Connection], Any]) -> Any:
+        try:
+            return request(self._connect())
+        except ChargerError as error:
+            if not error.code:
+                self.close()
+            raise
+
     def _patiently(self, request: Callable[[Connection], Any], *again: int) -> Any:
         retries, give_up = BUSY_RETRIES, time.monotonic() + self._patience
         while True:
+            self.attend()
             try:
-                result = request(self.connect())
-                self._refused = False
-                return result
+                return self._once(request)
             except ChargerError as error:
-                if not error.code:
-                    self.close()
-                    # Seen: some boxes reset the connection after an exception reply.
-                    self.losses += not self._refused
-                self._refused = bool(error.code)
                 if error.code not in again or not retries or time.monotonic() > give_up:
                     raise
             retries -= 1
             time.sleep(self._pause)
 
-    def sign_due(self) -> float:
-        """When (monotonic) the alive sign is to be given next."""
-        return math.inf if self.sign_every is None else self._signed + self.sign_every
 
-    def sign(self) -> None:
-        """Give the alive sign, as a master that stays connected has to (spec).
+class Answers(NamedTuple):
+    """What came of some requests: the words, and by label why a register could not be read."""
 
-        Raises ChargerError where the connection fails.
-        """
-        self._signed = time.monotonic()
-        self.sign_refused = ""
-        try:
-            self.write(ALIVE, 1)
-        except ChargerError as error:
-            if not error.code:
-                raise
-            self.sign_refused = f"the charger refuses the alive sign: {error}"
+    words: Words
+    failures: dict[str, ChargerError]
 
 
-def read_core(charger: Charger) -> tuple[Words, Warnings]:
-    """Read the core ranges; what cannot be read is missing in the words, and has a warning.
-
-    Raises ChargerError where no connection can be had, or nothing can be read.
-    """
+def _merged(parts: Iterable[Answers]) -> Answers:
     words: Words = {}
-    warnings: Warnings = {}
-    errors = [_read_range(charger, registers, words, warnings) for registers in CORE_RANGES]
-    if not words and errors[-1]:
-        raise ChargerError(f"Cannot read {charger.name}: {errors[-1].with_hint()}")
-    return words, warnings
+    failures: dict[str, ChargerError] = {}
+    for part in parts:
+        words.update(part.words)
+        failures.update(part.failures)
+    return Answers(words, failures)
 
 
-def read_details(charger: Charger) -> tuple[Words, Warnings]:
-    """Read the ranges of --details, as read_core() does, but nothing is raised.
+def _failed(registers: Iterable[Register], error: ChargerError) -> Answers:
+    return Answers({}, {register.label: error for register in registers})
 
-    They come last. Older firmware knows none of them, and seen: one let the read of the
-    firmware version time out while every other register answered.
+
+def read_range(charger: Charger, registers: Sequence[Register]) -> Answers:
+    """Read with one request, or one by one where the firmware has holes. Raises what is `lost`."""
+    bank, first = registers[0].bank, registers[0].address
+    try:
+        values = charger.read(bank, first, registers[-1].addresses.stop - first)
+    except ChargerError as error:
+        if error.lost:
+            raise
+        if error.code in NOT_HERE and len(registers) > 1:
+            return _merged([read_range(charger, [register]) for register in registers])
+        return _failed(registers, error)
+    return Answers({(bank, address): value for address, value in enumerate(values, first)}, {})
+
+
+def read_core(charger: Charger) -> Answers:
+    """Read the core ranges. Raises ChargerError where no connection can be had, or nothing can be read.
+
+    Two without a reply at the start are enough: a charger is silent to a wrong unit id.
     """
-    words: Words = {}
-    warnings: Warnings = {}
-    lost = None
-    for registers in DETAIL_RANGES:
+    parts: list[Answers] = []
+    for registers in CORE_RANGES:
+        parts.append(read_range(charger, registers))
+        answers = _merged(parts)
+        errors = [*answers.failures.values()]
+        hopeless = len(parts) == len(CORE_RANGES) or (len(parts) == 2 and not any(e.code for e in errors))
+        if hopeless and not answers.words:
+            raise ChargerError(f"Cannot read {charger.name}: {errors[-1].advice(answered=False)}")
+    return answers
+
+
+def read_details(charger: Charger, ranges: Iterable[Sequence[Register]]) -> list[Answers]:
+    """Read ranges of --details; where no connection can be had, the rest of them has failed.
+
+    They come last. Older firmware knows none of them, and seen: one did not answer for 230-279 alone.
+    """
+    answers: list[Answers] = []
+    lost: ChargerError | None = None
+    for registers in ranges:
         try:
             if lost:
                 raise lost
-            _read_range(charger, registers, words, warnings)
+            answers.append(read_range(charger, registers))
         except ChargerError as error:
             lost = error
-            warnings[_span(registers)] = f"Cannot read {_span(registers)}: {error}"
-    return words, warnings
+            answers.append(_failed(registers, error))
+    return answers
 
 
-def _read_range(
-    charger: Charger, registers: list[Register], words: Words, warnings: Warnings
-) -> ChargerError | None:
-    """Read with one request, or value by value where the firmware has holes; return what failed.
+def warnings_of(failures: Mapping[str, ChargerError]) -> Warnings:
+    """A line for each range with a register that could not be read."""
+    warnings: Warnings = {}
+    for registers in CORE_RANGES + DETAIL_RANGES:
+        failed = [register for register in registers if register.label in failures]
+        if failed:
+            numbers = ", ".join(_addresses([register]) for register in failed)
+            reasons = "; ".join({str(failures[register.label]): "" for register in failed})
+            missing = f"{numbers} of " if len(failed) < len(registers) else ""
+            warnings[_span(registers)] = f"Cannot read {missing}{_span(registers)}: {reasons}"
+    return warnings
 
-    Raises ChargerError where no connection can be had.
+
+# --- Setting currents -------------------------------------------------------------------------
+
+LEAST, MOST_OF_EVSE = REGISTERS["EVSE minimum current"], REGISTERS["EVSE maximum current"]
+LIMITS_RANGE = next(registers for registers in CORE_RANGES if LEAST in registers)
+
+
+def limits(answers: Answers) -> tuple[int, int]:
+    """The EVSE's own minimum and maximum in A; 6 and 32 where it tells none that can be.
+
+    Raises ChargerError where they could not be read though the firmware may know them: a
+    current above the charger's maximum is the worst that this program can do.
     """
-    failed: dict[str, ChargerError] = {}  # by addresses
-    parts = [registers]
-    for part in parts:
-        bank, first = part[0].bank, part[0].address
-        try:
-            values = charger.read(bank, first, part[-1].last - first + 1)
-        except ChargerError as error:
-            if error.lost:
-                raise
-            if error.code in NOT_HERE and len(part) > 1:
-                parts += ([register] for register in part)
-            else:
-                failed[_span(part).split()[-1]] = error
-        else:
-            words.update(((bank, address), value) for address, value in enumerate(values, first))
-    if not failed:
-        return None
-    span, reasons = _span(registers), "; ".join({str(error): "" for error in failed.values()})
-    missing = f"{', '.join(failed)} of " if len(parts) > 1 else ""
-    warnings[span] = f"Cannot read {missing}{span}: {reasons}"
-    return min(failed.values(), key=lambda error: error.code)
-
-
-def set_currents(charger: Charger, currents: Sequence[tuple[Register, int]], say: Say) -> None:
-    """Write the currents (A) in this order, read each back, and say what is set now.
-
-    All are checked before the first is written: 0 pauses charging, else from the charger's own
-    minimum to its maximum. Only what is read back counts. Raises ChargerError with what was
-    asked for, what went wrong and what the charger is set to.
-    """
-    try:
-        low, high = _limits(charger)
-        before = {register.label: _setting(charger, register) for register, _ in currents}
-    except ChargerError as error:
-        raise ChargerError(f"{error}; nothing was written", lost=error.lost) from None
-    for register, amps in currents:
-        if amps and not low <= amps <= high:
-            was = before[register.label]
-            raise ChargerError(
-                f"{register.label} {amps} A is out of range: this charger takes 0 (pauses charging) "
-                f"or {low} to {high} A; nothing was written{'' if was == 'unknown' else f', it stays {was}'}"
-            )
-    done = ""
-    for n, (register, amps) in enumerate(currents):
-        was = before[register.label]
-        try:
-            _set_current(charger, register, amps, was)
-        except ChargerError as error:
-            later = [r for r, _ in currents[n + 1 :]]
-            untouched = "".join(f"; the {r.label} was not touched ({before[r.label]})" for r in later)
-            raise ChargerError(f"{register.label}: {error}{done}{untouched}") from None
-        except (KeyboardInterrupt, SystemExit):
-            maybe = f"{register.label} {amps} A may have been written (it was {was})"
-            say(f"ERROR: interrupted: {maybe}{done}; a reading shows what the charger is set to")
-            raise
-        change = f"stays {amps} A" if was == f"{amps} A" else f"{was} -> {amps} A"
-        say(f"{register.label.capitalize()}: {change}")
-        done += f"; the {register.label} is set to {amps} A already"
-
-
-def _limits(charger: Charger) -> tuple[int, int]:
-    """The EVSE's own minimum and maximum in A; 6 and 32 where it tells none that can be."""
-    words: Words = {}
-    least, most = REGISTERS["EVSE minimum current"], REGISTERS["EVSE maximum current"]
-    limits = next(registers for registers in CORE_RANGES if least in registers)
-    error = _read_range(charger, limits, words, {})
-    if error and not error.code:
-        raise ChargerError(f"Cannot read {_span(limits)}: {error.with_hint()}")
-    high = _value(most, words, {}) or 32
-    low = _value(least, words, {}) or min(6, high)
+    for register in (LEAST, MOST_OF_EVSE):
+        error = answers.failures.get(register.label)
+        if error and error.code not in NOT_HERE:
+            why = error.advice(answered=bool(answers.words))
+            raise ChargerError(f"Cannot read the charger's limits ({_span(LIMITS_RANGE)}): {why}")
+    high = _value(MOST_OF_EVSE, answers.words, {}) or 32
+    low = _value(LEAST, answers.words, {}) or min(6, high)
     return (low, high) if low <= high else (6, 32)
 
 
-def _setting(charger: Charger, register: Register) -> str:
-    try:
-        return f"{charger.read(HOLDING, register.address, 1)[0]} A"
-    except ChargerError as error:
-        if error.code:
-            return "unknown"
-        raise ChargerError(f"Cannot read {_span([register])}: {error.with_hint()}", lost=error.lost) from None
+def out_of_range(register: Register, amps: int, answers: Answers) -> str:
+    """Say what is wrong with a current; nothing where the charger takes it. Raises as limits() does."""
+    low, high = limits(answers)
+    if not amps or low <= amps <= high:
+        return ""
+    stays = f", it stays {answers.words[register.key]} A" if register.key in answers.words else ""
+    takes = f"this charger takes 0 (pauses charging) or {low} to {high} A"
+    return f"{register.label} {amps} A is out of range: {takes}; nothing was written{stays}"
 
 
-def _set_current(charger: Charger, register: Register, amps: int, before: str) -> None:
-    outcome = f"{amps} A was acknowledged"
-    refused = False
+def set_current(charger: Charger, register: Register, amps: int, before: int | None) -> Written:
+    """Write a current (A) and read it back: only what is read back counts.
+
+    Return what the charger shows now (A; None: unknown), and what failed, if it did. Whoever has told
+    the user of it clears `charger.unconfirmed`.
+    """
+    was = f"it was {_amperes(before)}"
+    charger.unconfirmed = f"{register.label} {amps} A may have been written ({was})"
+    outcome, refused = f"{amps} A was acknowledged", False
     try:
         charger.write(register, amps)
     except ChargerError as error:
         refused = bool(error.code)
         outcome = f"{amps} A was {'refused' if refused else 'sent'}: {error}"
+        if error.lost:
+            charger.unconfirmed = ""
+            return None, ChargerError(f"{register.label}: not written: {error}; {was}", lost=True)
     try:
-        now = charger.read(HOLDING, register.address, 1)[0]
+        (now,) = charger.read(register.bank, register.address, 1)
     except ChargerError as error:
         maybe = "" if refused else f" and may be {amps} A now"
-        raise ChargerError(f"{outcome}; reading back failed: {error}; it was {before}{maybe}") from None
+        failure = f"{register.label}: {outcome}; reading back failed: {error}; {was}{maybe}"
+        return None, ChargerError(failure, lost=error.lost)
     if refused:
-        stands = f"it stays {now} A" if before == f"{now} A" else f"it was {before} and is {now} A now"
-        raise ChargerError(f"{outcome}; {stands}")
-    if now != amps:
-        # Seen: one firmware takes a 0, pauses charging, and reads back 6.
-        pauses = "; some firmware pauses and still shows its minimum: the charging state tells"
-        raise ChargerError(f"{outcome}, but the charger shows {now} A{'' if amps else pauses}")
+        stands = f"it stays {now} A" if now == before else f"{was} and is {now} A now"
+        return now, ChargerError(f"{register.label}: {outcome}; {stands}")
+    if now == amps:
+        return now, None
+    # Seen: one firmware takes a 0, pauses charging, and reads back 6 (evcc 10527); without a
+    # vehicle 0 becomes 6 (nymea).
+    pauses = (
+        "; some firmware pauses charging and shows its minimum: the charging state tells; without a "
+        "vehicle 0 becomes the minimum, so that a vehicle plugged in later charges"
+    )
+    both = f"{outcome}, but the charger shows {now} A{'' if amps else pauses}"
+    return now, ChargerError(f"{register.label}: {both}")
+
+
+def _amperes(current: int | None) -> str:
+    return "unknown" if current is None else f"{current} A"
+
+
+def change(register: Register, before: int | None, amps: int) -> str:
+    """What a write did, as a line for the user."""
+    what = f"stays {amps} A" if before == amps else f"{_amperes(before)} -> {amps} A"
+    return f"{register.label.capitalize()}: {what}"
+
+
+def set_currents(charger: Charger, currents: Currents, say: Say) -> bool:
+    """Set the currents (A) in this order, and say what came of each; return whether all are confirmed.
+
+    All are checked before the first is written: 0 pauses charging, else from the charger's own
+    minimum to its maximum. Each stands for itself, as long as the charger can be reached.
+    Raises Problem where nothing was written.
+    """
+    try:
+        answers = read_range(charger, LIMITS_RANGE)
+        limits(answers)
+        for register, _ in currents:
+            answers = _merged([answers, read_range(charger, [register])])
+            error = answers.failures.get(register.label)
+            if error and not error.code:
+                raise ChargerError(f"Cannot read {_span([register])}: {error.advice(answered=True)}")
+    except ChargerError as error:
+        raise Problem(f"failed writing current: {error}; nothing was written", 3) from None
+    for problem in filter(None, (out_of_range(register, amps, answers) for register, amps in currents)):
+        raise Problem(f"failed writing current: {problem}", 3)
+    confirmed, failure = True, None
+    for register, amps in currents:
+        before = answers.words.get(register.key)
+        if failure and failure.lost:
+            gone = f"not written, the charger cannot be reached any more; it was {_amperes(before)}"
+            failure = ChargerError(f"{register.label}: {gone}", lost=True)
+        else:
+            _, failure = set_current(charger, register, amps, before)
+        confirmed = confirmed and not failure
+        say(f"ERROR: failed writing current: {failure}" if failure else change(register, before, amps))
+        charger.unconfirmed = ""
+    return confirmed
 
 
 # --- Decoding: words to the reading -----------------------------------------------------------
 
 
-def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warnings]:
-    """Make the reading of the time `now` out of the words.
+def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading, Warnings]:
+    """Make the reading that began then out of the words.
 
     What is missing in the words, and what no such charger can have, becomes None; the latter
     has a warning.
     """
-    reading: Reading = {"timestamp": now.isoformat(timespec="seconds")}
+    reading: Reading = {"timestamp": began and began.isoformat(timespec="seconds")}
     warnings: Warnings = {}
     registers = CORE + DETAILS if details else CORE
     values = {register.label: _value(register, words, warnings) for register in registers}
@@ -768,13 +889,15 @@ def decode(words: Words, now: datetime, details: bool) -> tuple[Reading, Warning
             for parent in parents:
                 place = place.setdefault(parent, {})
             place[last] = shown
+    currents = reading["electrical"]["current"].values()
+    active = None if None in currents else sum(current >= 1 for current in currents)
+    reading["electrical"]["active_phases"] = active
     return reading, warnings
 
 
 def _value(register: Register, words: Words, warnings: Warnings) -> Any:
     """The text or number of a register; None where it is missing or impossible."""
-    addresses = range(register.address, register.last + 1)
-    held = [words.get((register.bank, address), -1) for address in addresses]
+    held = [words.get((register.bank, address), -1) for address in register.addresses]
     if -1 in held:
         return None
     if register.unit == "text":
@@ -788,7 +911,9 @@ def _value(register: Register, words: Words, warnings: Warnings) -> Any:
 
 
 def _text(words: Sequence[int]) -> str:
-    """Text of either layout up to the first 0, without what cannot be printed: it might steer a terminal.
+    """Text of either layout up to the first 0, without what cannot be printed (it might steer a terminal).
+
+    Trailing blanks go, too.
 
     Seen: one character to a register (UTF-16BE), and in related firmware two bytes to one.
     """
@@ -796,7 +921,7 @@ def _text(words: Sequence[int]) -> str:
     packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
     data = b"".join(word.to_bytes(2, "big") for word in held)
     text = data.decode("utf-8" if packed else "utf-16-be", "ignore").partition("\0")[0]
-    return "".join(character for character in text if character.isprintable())
+    return "".join(character for character in text if character.isprintable()).rstrip()
 
 
 # --- Formatters: the reading to text ----------------------------------------------------------
@@ -821,8 +946,11 @@ def format_json(reading: Reading, indent: int | None = None) -> str:
     return json.dumps(reading, indent=indent) + "\n"
 
 
-def format_prometheus(reading: Reading | None) -> str:
-    """The reading in the text exposition format 0.0.4; None says that the charger is down."""
+def format_prometheus(reading: Reading | None, own: Snapshot | None = None) -> str:
+    """The reading in the text exposition format 0.0.4; None says that the charger is down.
+
+    `own` is what --listen has to tell of itself.
+    """
     flat = _flat(reading or {})
     flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
     serial = {"serial": flat.get("identity.serial") or ""}
@@ -840,16 +968,19 @@ def format_prometheus(reading: Reading | None) -> str:
     active = [None if code is None else code >> bit & 1 for bit in range(len(FAULTS))]
     labels = ({**serial, "bit": str(bit), "fault": fault} for bit, fault in enumerate(FAULTS))
     metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", [*zip(labels, active)]))
+    for name, kind, field, text in _rows(OWN_METRICS) if own else ():
+        value = getattr(own, field) if reading or kind == "counter" else None
+        metrics.append(_metric(name, text, [({}, value)], kind))
     return "\n".join(filter(None, metrics))
 
 
-def _metric(name: str, text: str, samples: Sequence[tuple[dict[str, str], Any]]) -> str:
+def _metric(name: str, text: str, samples: Sequence[tuple[dict[str, str], Any]], kind: str = "gauge") -> str:
     lines = ""
     for labels, value in samples:
         pairs = ",".join(f'{label}="{_escape(held)}"' for label, held in labels.items())
         if value is not None:
             lines += f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n"
-    return lines and f"# HELP {name} {text}\n# TYPE {name} gauge\n{lines}"
+    return lines and f"# HELP {name} {text}\n# TYPE {name} {kind}\n{lines}"
 
 
 def _escape(label_value: str) -> str:
@@ -857,114 +988,363 @@ def _escape(label_value: str) -> str:
 
 
 FIELD = re.compile(r"{([\w.]+):?(.*?)}")  # of HUMAN: key, format
+STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}  # of states
+PAINT = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "strong": "\x1b[1m"}
+# Laid out as HUMAN.
+GLANCE = """
+== Glance ==
+Power:              {electrical.power.total_kw:.2f} kW
+Session Energy:     {session.energy_kwh:.3f} kWh
+Session Duration:   {session.duration}
+Dynamic Current:    {settings.dynamic_current_a} A
+"""
 
 
-def sections(reading: Reading) -> dict[str, list[tuple[str, str]]]:
-    """What people see of a reading: section -> rows of label and text, `n/a` for None."""
+class Row(NamedTuple):
+    """A value as people see it: three cells where it has one for each phase."""
+
+    label: str
+    cells: list[str]
+    style: str  # of PAINT where it stands out, or ""
+
+    @property
+    def text(self) -> str:
+        """The cells side by side."""
+        return "".join(f"{cell:10}" for cell in self.cells).rstrip()
+
+
+def sections(reading: Reading, layout: str = HUMAN) -> dict[str, list[Row]]:
+    """What people see of a reading: section -> rows, `n/a` for None."""
     flat = _flat(reading)
     seconds, faults = flat["session.duration_s"], flat["states.faults"]
     flat["session.duration"] = None if seconds is None else timedelta(seconds=seconds)
     flat["states.faults"] = f" ({', '.join(faults)})" if faults else ""
-    shown: dict[str, list[tuple[str, str]]] = {}
-    layout = HUMAN if "details" in reading else HUMAN[: HUMAN.index("== Details")]
+    shown: dict[str, list[Row]] = {}
     for line in layout.strip().splitlines():
         label, _, pattern = line.partition(":")
+        cells = _phases(pattern.strip())
         if not pattern:
-            rows = shown[label.strip("= ")] = []
-            continue
-        cells = [_fill(cell, flat) for cell in _phases(pattern.strip())]
-        rows.append((label, "".join(f"{cell:10}" for cell in cells).rstrip()))
+            title = label.strip("= ")
+        elif _key(cells[0]) in flat:
+            row = Row(label, [_fill(cell, flat) for cell in cells], _style(_key(cells[0]), flat))
+            shown.setdefault(title, []).append(row)
     return shown
 
 
+def _key(cell: str) -> str:
+    return str(FIELD.findall(cell)[0][0])
+
+
 def _fill(cell: str, flat: dict[str, Any]) -> str:
-    if flat[FIELD.findall(cell)[0][0]] in (None, ""):
+    if flat[_key(cell)] in (None, ""):
         return "n/a"
     return FIELD.sub(lambda field: format(flat[field[1]], field[2]), cell)
 
 
-def format_human(reading: Reading) -> str:
+def _style(key: str, flat: dict[str, Any]) -> str:
+    if key == "states.fault_code":
+        return "bad" if flat[key] else ""
+    if key == "electrical.power.total_w":
+        return "strong"
+    return STYLES.get(flat[key], "") if key.startswith("states.") else ""
+
+
+def _paint(text: str, style: str) -> str:
+    return f"{PAINT[style]}{text}\x1b[0m" if style and text else text
+
+
+def format_human(reading: Reading, colour: bool = False) -> str:
     """The reading in sections of labelled values, for a terminal."""
     blocks = []
-    for section, rows in sections(reading).items():
-        lines = [f"{label + ':':20} {text}\n" for label, text in rows]
-        blocks.append(f"== {section} ==\n" + "".join(lines))
+    for title, rows in sections(reading).items():
+        lines = [f"== {title} ==\n"]
+        for row in rows:
+            style = row.style if colour and row.style != "strong" else ""
+            lines.append(f"{row.label + ':':20} {_paint(row.text, style)}\n")
+        blocks.append("".join(lines))
     return "\n".join(blocks)
 
 
-def paint(text: str) -> str:
-    """Colour what stands out in text for people: charging green, faults red."""
-    text = re.sub(r"(State: +)(Charging)\b", "\\1\x1b[32m\\2\x1b[0m", text)
-    faulty = r"(State: +|Fault Code: +)(Fault\w*|[1-9].*?)(?=  |$)"
-    return re.sub(faulty, "\\1\x1b[1;31m\\2\x1b[0m", text, flags=re.MULTILINE)
+def _glance(reading: Reading, most: int) -> tuple[str, list[Row]]:
+    """What one wants to know first: the state, with so many faults by name at the most, and GLANCE."""
+    state = reading["states"]["chargepoint"]["name"] or "State unknown"
+    faults = ", ".join(_first(reading["states"]["faults"] or [], most))
+    return f"{state}: {faults}" if faults else state, sections(reading, GLANCE)["Glance"]
 
 
+def _first(names: list[str], most: int) -> list[str]:
+    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
+
+
+def _local(text: str, form: str = "%H:%M:%S") -> str:
+    """The text with its times in local time."""
+    pattern = r"\d{4}-\d\d-\d\dT[\d:]+\+00:00"
+    return re.sub(pattern, lambda at: datetime.fromisoformat(at[0]).astimezone().strftime(form), text)
+
+
+def _problem(snapshot: Snapshot) -> str:
+    return _local(snapshot.problem, "%Y-%m-%d %H:%M:%S")  # it may last for days
+
+
+def _history(powers: Sequence[tuple[float, int | None]], now: float, count: int) -> list[int | None]:
+    """The greatest power (W) in each of so many parts of the last hour; None without a reading."""
+    parts: list[list[int | None]] = [[] for _ in range(count)]
+    for at, watts in powers:
+        part = math.floor((at - now + HISTORY) * count / HISTORY)
+        if part >= 0:
+            parts[min(part, count - 1)].append(watts)
+    history, last = [], None
+    for held in parts:  # one without a beat shows what the beat before it has read
+        history.append(max((watts for watts in held or [last] if watts is not None), default=None))
+        last = held[-1] if held else last
+    return history
+
+
+# The live view: two halves from 80 columns on. What matters least is left out first.
 SCREEN = ("States", "Electrical", "Session"), ("Identity", "Current Limits", "Details")
+MATTERS = ["States", "Electrical", "Session", "Current Limits", "Identity", "Details"]
 LEFT = 47  # columns of the left half: the longest state fits
-BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
+ENDS = "  Ctrl-C ends"
 
 
-def format_screen(reading: Reading, columns: int, style: Callable[[str], str] = str) -> list[str]:
-    """The reading as lines for a screen: from 80 columns on, in two halves that fill 19 lines."""
+def format_screen(
+    name: str,
+    snapshot: Snapshot,
+    now: float,
+    columns: int,
+    rows: int,
+    colour: bool,
+    blocks: bool,
+    notes: Sequence[str],
+) -> list[str]:
+    """What fills a terminal: the reading or the problem, the powers of the last hour, the last notes.
+
+    `now` is on the clock of the snapshot; `blocks` says whether the terminal can show them.
+    """
+    reading, problem, foot = snapshot.reading, snapshot.problem, []
+    history, levels = _history(snapshot.powers, now, columns), BLOCKS if blocks else ASCII
+    top = max((watts for watts in history if watts is not None), default=-1)
+    if top >= 0:
+        foot.append(f"Power, last {HISTORY // 60} min, up to {top / 1000:.2f} kW"[:columns])
+        foot.append("".join(" " if w is None else levels[w * len(levels) // (top + 1)] for w in history))
+    for note in [note for note in notes if not problem or problem not in note][-2 if rows > 24 else -1 :]:
+        foot += _wrap(note, columns, max(1, rows // 12))
+    room, head = max(0, rows - 1 - len(foot)), ""
+    if reading:
+        body, (state, (power, *_)) = _body(reading, columns, room), _glance(reading, 1)
+        told = any("Total Power" in line for line in body)
+        head = "  ".join(["", _local(reading["timestamp"]), *([] if told else [power.text, state])])
+    else:
+        style = "bad" if snapshot.failed else ""
+        body = [_paint(line, style) for line in _wrap(_problem(snapshot), columns, max(1, room))]
+    head = f"{name[: max(0, columns - len(head))]}{head}".lstrip()
+    head += f"{ENDS:>{columns - len(head)}}" if len(head + ENDS) <= columns else ""
+    lines = [head[:columns], *body[:room], *foot][:rows]
+    return lines if colour else [re.sub("\x1b.*?m", "", line) for line in lines]
+
+
+def _wrap(text: str, columns: int, most: int | None = None) -> list[str]:
     import textwrap
 
-    shown = sections(reading)
-    halves: list[list[str]] = []
-    for titles, width in zip(SCREEN, (LEFT, columns - LEFT - 1) if columns >= 80 else (columns, columns)):
-        half: list[str] = []
-        for title in filter(shown.__contains__, titles):
-            half.append(f"== {title} ==")
-            start = 2 + max(len(label) for label, _ in shown[title])
-            for label, text in shown[title]:
-                line = f"{label + ':':{start}}{text}"
-                wrapped = textwrap.wrap(f"{label}: {text}", width, subsequent_indent="  ")
-                half += [line] if len(line) <= width else wrapped
-        halves.append(half)
+    lines = textwrap.wrap(text, max(8, columns), max_lines=most, placeholder=" ...", subsequent_indent="  ")
+    return [line[:columns] for line in lines]
+
+
+def _body(reading: Reading, columns: int, room: int) -> list[str]:
+    halves: list[tuple[Sequence[str], int]] = [*zip(SCREEN, (LEFT, columns - LEFT - 1))]
     if columns < 80:
-        return [style(line[:columns]) for half in halves for line in half]
-    pairs = zip_longest(*halves, fillvalue="")
-    return [style(left) + " " * (LEFT + 1 - len(left)) + style(right) for left, right in pairs]
+        halves = [(SCREEN[0] + SCREEN[1], columns)]
+    rows = zip_longest(*(_fit(reading, *half, room) for half in halves), fillvalue=" " * LEFT)
+    return [" ".join(row).rstrip() for row in rows]
 
 
-def sparkline(powers: Sequence[int | None]) -> str:
-    """The powers as a line of blocks, from 0 to the greatest; blank for None."""
-    top = max((power for power in powers if power is not None), default=0) + 1
-    return "".join(" " if power is None else BLOCKS[power * len(BLOCKS) // top] for power in powers)
+def _fit(reading: Reading, titles: Sequence[str], width: int, room: int) -> list[str]:
+    """The sections as lines that fit the room: faults are cut, then sections left out, which is told."""
+    states, faults = reading["states"], reading["states"]["faults"] or []
+    kept = [title for title in MATTERS if title in titles and title in sections(reading)]
+    left_out: list[str] = []
+
+    def lines(count: int) -> list[str]:
+        shown = sections({**reading, "states": {**states, "faults": _first(faults, count)}})
+        told = f"not shown: {', '.join(left_out)}: the terminal is too small" if left_out else ""
+        held = [line for title in titles if title in kept for line in _lines(title, shown[title], width)]
+        return held + [f"{line:{width}}" for line in _wrap(told, width)]
+
+    while kept and len(lines(1)) > room:
+        left_out.append(kept.pop())
+    counts = range(len(faults), 1, -1)
+    return next((shown for shown in map(lines, counts) if len(shown) <= room), lines(1))
 
 
+def _lines(title: str, rows: list[Row], width: int) -> list[str]:
+    """A section in colour, each line as long as the width."""
+    lines, start = [], 2 + max(len(row.label) for row in rows)
+    texts = [("", f"== {title} ==", "strong"), *((f"{row.label}:", row.text, row.style) for row in rows)]
+    for label, text, style in texts:
+        wrapped = [f"{label:{start}}{text}" if label else text[:width]]
+        if len(wrapped[0]) > width:
+            apart = max(len(label), 2 + len(text)) <= width < len(f"{label} {text}")
+            wrapped = [label, f"  {text}"] if apart else _wrap(f"{label} {text}", width)
+        for line in wrapped:
+            before = label if line.startswith(label) else ""
+            lines.append(before + _paint(line[len(before) :], style) + " " * (width - len(line)))
+    return lines
+
+
+STYLE = """
+:root { color-scheme: light dark; --good: #17752f; --bad: #b3261e; --ink: #1b1b1b; --dim: #595959;
+  --line: #d4d4d4; --card: #fff; --page: #f3f4f6 }
+@media (prefers-color-scheme: dark) { :root { --good: #5fd07c; --bad: #ff8a80; --ink: #ececec; --dim: #a8a8a8;
+  --line: #3c3f44; --card: #212429; --page: #15171a } }
+body { background: var(--page); color: var(--ink); font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto;
+  max-width: 72rem; overflow-wrap: anywhere; padding: 1rem }
+h1, #power { font-size: clamp(1.7rem, 6vw, 2.8rem); line-height: 1.15; margin: 0 }
+h2 { font-size: 1rem; margin: 0 0 .25rem } p { margin: .25rem 0 } a { color: inherit }
+.good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: bold }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1rem 0 } dd { font-size: 1.3rem; margin: 0 }
+section, figure { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+  break-inside: avoid; margin: 0 0 1rem; padding: .75rem 1rem } figure { margin-top: 1rem }
+section:empty, figure:empty, p:empty, dl:empty { display: none }
+svg { display: block; overflow: visible; width: 100% } text { fill: var(--dim); font-size: .75rem }
+line { stroke: var(--line) } path { fill: var(--good); fill-opacity: .4; stroke: var(--good); stroke-width: 2;
+  vector-effect: non-scaling-stroke }
+main { columns: 22rem; column-gap: 1rem } table { border-collapse: collapse; font-size: .9rem; width: 100% }
+th, td { overflow-wrap: normal; padding: .25rem 0 .25rem .5rem; text-align: right; vertical-align: top }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } thead + tbody td { white-space: nowrap }
+tbody:first-child th { white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
+th[scope=row] { padding-left: 0; text-align: left }
+#about, footer, dt, th { color: var(--dim); font-weight: normal }
+.stale > :not(#connection) { filter: grayscale(1); opacity: .6 }
+"""
+SCRIPT = """
+let seen = new Date()
+async function renew() {
+  const stop = new AbortController(), late = setTimeout(() => stop.abort(), 10000)
+  try {
+    const reply = await fetch(location.pathname, { cache: "no-store", signal: stop.signal })
+    const page = new DOMParser().parseFromString(await reply.text(), "text/html")
+    if (!page.getElementById("state")) throw reply.status
+    for (const fresh of page.querySelectorAll("[id]")) {
+      const shown = document.getElementById(fresh.id)
+      if (!shown) return location.reload()
+      if (shown.className !== fresh.className) shown.className = fresh.className
+      if (shown.innerHTML !== fresh.innerHTML) shown.innerHTML = fresh.innerHTML
+    }
+    document.title = page.title
+    document.body.classList.remove("stale")
+    seen = new Date()
+  } catch (problem) {
+    const line = "no connection to vestel.py since " + seen.toTimeString().slice(0, 8)
+    document.body.classList.add("stale")
+    document.getElementById("connection").textContent = document.title = line
+  }
+  clearTimeout(late)
+  setTimeout(renew, 5000)
+}
+setTimeout(renew, 5000)
+"""
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{state} - Vestel EVC04</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><meta http-equiv="refresh" content="5">
-<link rel="icon" href="data:,"><style>
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 64rem; padding: 1rem }}
-h1 {{ font-size: 2.2rem; line-height: 1.2; margin: 0 }} h2 {{ font-size: 1rem; margin: 0 }}
-main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }}
-section {{ border: 1px solid #8888; border-radius: .5rem; padding: .5rem 1rem }}
-dl {{ margin: 0 }} dl div {{ display: flex; flex-wrap: wrap; gap: 0 1rem }} .bad {{ color: #d33 }}
-dd {{ font-variant-numeric: tabular-nums; margin: 0 0 0 auto }}
-dd {{ overflow-wrap: anywhere; white-space: pre-wrap }}
-</style></head><body><h1 class="{style}">{state}</h1><p>{summary}</p><main>{cards}</main>
-<p><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a></p>
-</body></html>
+<html lang="en"><head><meta charset="utf-8"><title>{title} - Vestel EVC04</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<style>{css}</style></head><body>
+<p id="connection" class="bad" role="alert"></p><p id="about">{about}</p>
+<h1 id="state" class="{style}" aria-live="polite">{state}</h1><p id="power">{power}</p>
+<p id="problem" class="{style}">{problem}</p><dl id="glance">{glance}</dl><figure id="plot">{plot}</figure>
+<main>{cards}</main>
+<footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
+<noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
+<script>{script}</script></body></html>
 """
 
 
-def format_page(reading: Reading | None, problem: str) -> str:
-    """The reading as a web page that needs nothing from elsewhere; without one, the problem."""
+def csp() -> str:
+    """The Content-Security-Policy of the page: what is in it, and nothing else."""
+    from base64 import b64encode
+    from hashlib import sha256
+
+    style, script = (b64encode(sha256(text.encode()).digest()).decode() for text in (STYLE, SCRIPT))
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def format_page(name: str, snapshot: Snapshot, now: float, clock: float) -> str:
+    """The reading, or the problem, as a web page that needs nothing from elsewhere and renews itself.
+
+    `now` is on the clock of the snapshot; `clock` is what time.time() says at that moment.
+    """
     from html import escape
 
-    if not reading:
-        return PAGE.format(state="No reading", style="bad", summary=escape(problem), cards="")
-    shown, cards = sections(reading), ""
-    for title in filter(shown.__contains__, SCREEN[0] + SCREEN[1]):
-        rows = (f"<div><dt>{label}</dt><dd>{escape(text)}</dd></div>" for label, text in shown[title])
-        cards += f"<section><h2>{title}</h2><dl>{''.join(rows)}</dl></section>"
-    states, power = reading["states"], reading["electrical"]["power"]["total_kw"]
-    state, faults = states["chargepoint"]["name"] or "State unknown", ", ".join(states["faults"] or ())
-    parts = ["Power n/a" if power is None else f"{power:.2f} kW", faults, reading["timestamp"]]
-    style = "bad" if faults or state == "Faulted" else ""
-    return PAGE.format(state=state, style=style, summary=" &middot; ".join(filter(None, parts)), cards=cards)
+    state, style = ("No reading", "bad") if snapshot.failed else ("Connecting", "")
+    power, about, glance, shown = "", name, "", {}
+    if snapshot.reading:
+        state, (total, *rows) = _glance(snapshot.reading, 2)
+        power, shown = total.text, sections(snapshot.reading)
+        styles = [row.style for row in shown["States"]]
+        style = "bad" if "bad" in styles else styles[0]
+        about = f"{name}, read at {_local(snapshot.reading['timestamp'])}"
+        glance = "".join(f"<div><dt>{row.label}</dt><dd>{row.text}</dd></div>" for row in rows)
+    cards = ""
+    for title in MATTERS:
+        table = f"<h2>{title}</h2>{_table(shown[title])}" if title in shown else ""
+        cards += f'<section id="{title.replace(" ", "-").lower()}">{table}</section>'
+    texts = {"state": state, "power": power, "about": about, "problem": _problem(snapshot), "style": style}
+    return PAGE.format(
+        title=escape(f"{state} {power}".strip()),
+        glance=glance,
+        plot=_plot(snapshot.powers, now, clock),
+        cards=cards,
+        css=STYLE,
+        script=SCRIPT,
+        **{key: escape(text) for key, text in texts.items()},
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    from html import escape
+
+    lines, heads = "", ""
+    for label, cells, style in rows:
+        name, *phases = label.split(" L")
+        heads = heads or "".join(f'<th scope="col">L{phase}</th>' for phase in phases)
+        span = ' colspan="3"' if heads and not phases else ""
+        held = (f'<td class="{style}"{span}>{escape(cell)}</td>'.replace("_", "_<wbr>") for cell in cells)
+        lines += f'<tr><th scope="row">{name}</th>{"".join(held)}</tr>'
+    head = heads and f"<thead><tr><td></td>{heads}</tr></thead>"
+    return f"<table>{head}<tbody>{lines}</tbody></table>"
+
+
+def _plot(powers: Sequence[tuple[float, int | None]], now: float, clock: float) -> str:
+    """The powers of the last hour as SVG with kW and local times; "" where there is none."""
+    history = _history(powers, now, 360)
+    known = [watts for watts in history if watts is not None]
+    if not known:
+        return ""
+    step = next(step for step in (1, 2, 4, 5, 10, 20) if max(known) <= 5000 * step)  # kW
+    steps = max(1, math.ceil(max(known) / 1000 / step))
+    marks, path, zero = "", "", step * steps * 1000
+    for n in range(steps + 1):
+        y = 180 - 160 * n // steps
+        marks += f'<line x2="100%" y1="{y}" y2="{y}"/><text y="{y - 4}">{n * step} kW</text>'
+    local = datetime.fromtimestamp(clock)
+    for ago in range(local.minute % 10 * 60 + local.second, HISTORY, 600):
+        x, then = 100 - 100 * ago / HISTORY, datetime.fromtimestamp(clock - ago)
+        marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
+    for x, (before, watts) in enumerate(zip([None, *history], [*history, None])):
+        if watts is not None:
+            path += f"{'' if before is not None else f'M{x} {zero}'}V{zero - watts}H{x + 1}"
+        elif before is not None:
+            path += f"V{zero}"
+    least, most = min(known) / 1000, max(known) / 1000
+    said = f"Power in the last {HISTORY // 60} minutes: {least:.2f} to {most:.2f} kW"
+    return (
+        f"<h2>Power, last {HISTORY // 60} minutes</h2>"
+        f'<svg role="img" height="205" aria-label="{said}">{marks}'
+        f'<svg y="20" height="160" viewBox="0 0 360 {zero}" preserveAspectRatio="none">'
+        f'<path d="{path}"/></svg></svg>'
+    )
 
 
 # --- The simulated charger of --demo ----------------------------------------------------------
@@ -1067,12 +1447,12 @@ def _listen_address(text: str) -> tuple[str, int]:
     return _host(host or "127.0.0.1"), _whole(1, 65535)(port)
 
 
-SETTINGS: dict[str, tuple[Callable[[str], Any], Any, str, str]] = {  # check, default, metavar, help
-    "ip": (_host, None, "IP", "charger: IP address or host name"),
-    "port": (_whole(1, 65535), 502, "PORT", "TCP port (default: 502)"),
-    "unit": (_whole(0, 255), 1, "UNIT", "Modbus unit id, 0-255 (default: 1)"),
-    "base": (_whole(0, 1), 0, "{0,1}", "1 where register numbers count from 1 (default: 0)"),
-    "timeout": (_seconds, 2.0, "SECONDS", "wait for the connection, and for each reply (default: 2)"),
+SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: check, metavar, help
+    "ip": (_host, "IP", "charger: IP address or host name"),
+    "port": (_whole(1, 65535), "PORT", "TCP port (default: 502)"),
+    "unit": (_whole(0, 255), "UNIT", "Modbus unit id, 0-255 (default: 1)"),
+    "base": (_whole(0, 1), "{0,1}", "1 where register numbers count from 1 (default: 0)"),
+    "timeout": (_seconds, "SECONDS", "wait for the connection, and for each reply (default: 2)"),
 }
 FILE_NAME = "vestel_modbus.ini"
 
@@ -1089,20 +1469,21 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def build_parser() -> Parser:
-    """Return the parser of the command line."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options; with `currents`, those to set, in this order. Ends the program where they are wrong."""
     parser = Parser(
         prog="vestel.py",
         description="Read and control a Vestel EVC04 charger over Modbus TCP.",
         epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
-        "3 a current is not set as asked for; 130 Ctrl-C",
+        "3 a current is not set as asked for; 130 Ctrl-C; 143 SIGTERM",
         allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
     )
     add = parser.add_argument
     add("--version", action="store_true", help="show the version and exit")
     add("-v", "--verbose", action="store_true", help="log connections, requests and replies to stderr")
     add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
-    for name, (check, _, metavar, text) in SETTINGS.items():
+    for name, (check, metavar, text) in SETTINGS.items():
         add(f"--{name}", type=check, metavar=metavar, help=text)
     add("--format", choices=("human", "prometheus", "json"), default="human", help="default: human")
     add("--details", action="store_true", help="also read charge point id, brand, firmware, clock, ...")
@@ -1118,10 +1499,22 @@ def build_parser() -> Parser:
     text = "stay connected, and serve readings over HTTP"
     modes.add_argument("--listen", type=_listen_address, metavar="[HOST:]PORT", help=text)
     add("--demo", action="store_true", help="use a simulated charger: no charger, file or network")
-    return parser
+    # Not from the start: for each option it would ask how wide the terminal is, which costs 3 ms.
+    parser.formatter_class = argparse.HelpFormatter
+    args = parser.parse_args(argv)
+    if args.watch and args.format == "prometheus":
+        parser.error("--watch prints human or json; for Prometheus there is --listen")
+    dynamic, failsafe, both = args.set_dynamic_current, args.set_failsafe_current, args.set_current
+    if both is not None:
+        if dynamic is not None or failsafe is not None:
+            parser.error("--set-current sets both currents, so it stands alone")
+        dynamic = failsafe = both
+    wanted = (DYNAMIC_CURRENT, dynamic), (FAILSAFE_CURRENT, failsafe)
+    args.currents = [(register, amps) for register, amps in wanted if amps is not None]
+    return args
 
 
-def read_config(path: str) -> dict[str, Any]:
+def load_config(path: str) -> dict[str, Any]:
     """Read the settings in an INI file. Raises Problem (2) that names the file and the key."""
     import configparser
 
@@ -1153,10 +1546,9 @@ def find_target(args: argparse.Namespace) -> Target:
     beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
     places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
     path = args.config if args.config is not None else next(filter(os.path.exists, places), None)
-    settings = {name: default for name, (_, default, _, _) in SETTINGS.items()}
-    settings.update({} if path is None else read_config(path))
+    settings = {} if path is None else load_config(path)
     settings.update((name, vars(args)[name]) for name in SETTINGS if vars(args)[name] is not None)
-    if settings["ip"] is None:
+    if "ip" not in settings:
         why = f"there is no {' or '.join(places)}" if path is None else f"{path} has none"
         raise Problem(f"IP not set: give --ip, or ip in a configuration file ({why})", 2)
     return Target(**settings)
@@ -1207,15 +1599,14 @@ def _is_terminal(stream: Any) -> bool:
     return stream is not None and stream.isatty()
 
 
+def _redraws(stream: Any) -> bool:
+    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
 def has_colour() -> bool:
     """Whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
     able = os.name == "posix" or "WT_SESSION" in os.environ
-    return (
-        able
-        and _is_terminal(sys.stdout)
-        and "NO_COLOR" not in os.environ
-        and os.environ.get("TERM") != "dumb"
-    )
+    return able and _redraws(sys.stdout) and "NO_COLOR" not in os.environ
 
 
 def render(reading: Reading, style: str) -> str:
@@ -1224,216 +1615,356 @@ def render(reading: Reading, style: str) -> str:
         return format_prometheus(reading)
     if style == "json":
         return format_json(reading, 2 if _is_terminal(sys.stdout) else None)
-    return paint(format_human(reading)) if has_colour() else format_human(reading)
+    return format_human(reading, has_colour())
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.fromtimestamp(int(time.time()), timezone.utc)
+
+
+def end_by_signal(last_words: Callable[[], object], status_of_sigterm: int) -> None:
+    """From now on Ctrl-C and SIGTERM end the program at once, after its last words.
+
+    By os._exit(): an exception would be dropped where Python happens to run a callback. The
+    words have half a second, since the terminal may hang. A signal that is ignored stays so,
+    and a program that calls main() keeps its own handlers.
+    """
+    import threading
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # else the words would be said twice
+        speaker = threading.Thread(target=last_words, daemon=True)
+        speaker.start()
+        speaker.join(0.5)
+        os._exit(130 if number == signal.SIGINT else status_of_sigterm)
+
+    if __name__ == "__main__":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, end)
+
+
+# --- The long modes: the half that keeps the charger --------------------------------------------
+
+
+class Snapshot(NamedTuple):
+    """All that the keeper shares; another one takes its place at the end of each beat."""
+
+    reading: Reading | None = None  # the newest; None while the charger is lost
+    problem: str = "there is no reading yet"  # since when and why there is none
+    made_at: float = -math.inf  # when the reading began (monotonic, as all times but in texts)
+    seconds: float = 0.0  # how long it took
+    readings: int = 0  # so far, as the next two
+    failed: int = 0
+    connections: int = 0
+    powers: tuple[tuple[float, int | None], ...] = ()  # when, and W: a point a beat, for an hour
+    fatal: Problem | None = None  # what ends the program
+
+
+class Held:
+    """A current (A) that is held, and how that goes."""
+
+    def __init__(self, register: Register, amps: int) -> None:
+        self.register, self.amps = register, amps
+        self.connection = 0  # on which it was confirmed last, by number
+        self.failure = ""  # why it is not set
+        self.wait = 0.0  # s from one failure to the next try
+        self.retry_at = 0.0
+
+
+NO_TIMEOUT = 20  # s, the failsafe timeout of a charger where none is set (spec)
+STANDS_STILL = 15  # s without a tick of the charger's clock
+
+
+class Keeper:
+    """Keeps the charger: its connection, the alive sign, the readings and the held currents.
+
+    One thread calls beat(). What others get of it are `snapshot` and the lines that it says.
+    """
+
+    def __init__(self, charger: Charger, currents: Currents, details: bool, every: float, say: Say) -> None:
+        self.snapshot = Snapshot()
+        self.charger, self._with_details, self._every, self._say = charger, details, every, say
+        self._held = [Held(*current) for current in currents]
+        self._in_range = False  # whether the currents were found to be within the charger's limits
+        self._details: dict[str, Answers] = {}  # by range, as read since the charger was lost
+        self._identity: Words = {}  # as last read
+        self._clock: tuple[Any, float] = (None, 0.0)  # what the charger's shows, and since when
+        self._timeout_s: int | None = None  # the failsafe timeout, once it is known
+        self._told: Warnings = {}  # what lasts
+        self._lost_at = ""  # when, in UTC
+        self._delay = 0.0  # s, between two attempts to reach a lost charger
+        self._due = time.monotonic()  # when the next reading is
+        charger.sign_every = SIGN_EVERY
+
+    def beat(self) -> float:
+        """Do what is due now: the alive sign, or it and all else. Return when the next is due."""
+        try:
+            if time.monotonic() < self._due:
+                self.charger.attend()
+            elif self._read():
+                every = max(1.0, min(5.0, self._quarter(), self._every))
+                self._due += every * max(1, math.ceil((time.monotonic() - self._due) / every))
+        except ChargerError as error:
+            self._lose(error)
+        except Problem as problem:
+            self.snapshot = self.snapshot._replace(fatal=problem)
+        return self._due if self._lost_at else min(self._due, self.charger.sign_due)
+
+    def _quarter(self) -> float:
+        return (self._timeout_s or NO_TIMEOUT) / 4
+
+    def _read(self) -> bool:
+        """Read, hold and publish; return whether that was a reading of now.
+
+        Raises ChargerError where the charger is lost, and Problem where it takes no such current.
+        """
+        charger, began, now, connected_at = self.charger, time.monotonic(), _now(), self.charger.connected_at
+        if not charger.sign_failure:
+            charger.sign_due = began
+        core = read_core(charger)
+        due = [registers for registers in DETAIL_RANGES if self._is_due(registers)]
+        self._details.update(zip(map(_span, due), read_details(charger, due)))
+        details = _merged(self._details.values())
+        if self._lost_at:
+            self._say(f"WARNING: {charger.name} answers again (lost at {self._lost_at})")
+            self._lost_at, self._delay = "", 0.0
+        if self._repeats_old_values(details.words, connected_at):
+            old = "the charger repeats old values: its clock stands still; making a new connection"
+            self._tell({**self._told, "frozen": old})
+            charger.close()
+            self._publish(None, failed=self.snapshot.failed + 1)
+            return False
+        words = {**self._identity, **core.words, **details.words}
+        self._identity = {register: word for register, word in words.items() if register in IDENTITY}
+        timeout = _value(REGISTERS["failsafe timeout"], words, {})
+        self._timeout_s = self._timeout_s if timeout is None else timeout
+        charger.sign_every = SIGN_EVERY if self._timeout_s is None else max(1.0, self._quarter())
+        troubles = self._hold(Answers(words, core.failures))
+        reading, impossible = decode(words, now, self._with_details)
+        failures = {**core.failures, **details.failures} if self._with_details else core.failures
+        self._tell({**warnings_of(failures), **impossible, **self._troubles(), **troubles})
+        self._publish(
+            reading["electrical"]["power"]["total_w"],
+            reading=reading,
+            problem="",
+            made_at=began,
+            seconds=time.monotonic() - began,
+            readings=self.snapshot.readings + 1,
+        )
+        return True
+
+    def _is_due(self, registers: Sequence[Register]) -> bool:
+        """Whether a range beside the core is to be read now.
+
+        What identifies the charger is read once after each loss; clock and phase switch each
+        time. What cannot be read is left alone until then: seen: some boxes reset the connection
+        after each exception (evcc 21127).
+        """
+        looked_at = registers is CLOCK_RANGE and self._clock[1] < math.inf
+        known = self._details.get(_span(registers))
+        if not (self._with_details or looked_at) or known is None:
+            return self._with_details or looked_at
+        passing = any(e.lost or e.code in (ACKNOWLEDGE, BUSY) for e in known.failures.values())
+        return passing or not (known.failures or IDENTITY.issuperset(known.words))
+
+    def _repeats_old_values(self, words: Words, connected_at: float) -> bool:
+        """Whether the box answers with values of some time ago, as its clock tells (seen: nymea).
+
+        It does so until the connection is closed: a clock that stands still on a new one, too,
+        is none, and not looked at again.
+        """
+        shows = [words.get((r.bank, address)) for r in CLOCK_RANGE for address in r.addresses]
+        shown, since = self._clock
+        if since < math.inf and (shows != shown or None in shows):
+            self._clock = shows, time.monotonic()
+        elif time.monotonic() >= since + STANDS_STILL:
+            if connected_at < since:
+                return True
+            self._clock = shown, math.inf
+        return False
+
+    def _hold(self, answers: Answers) -> Warnings:
+        """Write the currents that are not what is wanted; what is read back becomes part of the answers.
+
+        Return what keeps them from being set. When a vehicle is plugged in, the charger puts its own
+        minimum into 5004 (seen: nymea), and
+        one that was without a master is at its failsafe current (spec).
+        """
+        unreadable, wrong = "", [""] * len(self._held)
+        try:
+            wrong = [out_of_range(held.register, held.amps, answers) for held in self._held]
+            if any(wrong) and not self._in_range:
+                raise Problem(f"failed writing current: {next(filter(None, wrong))}", 3)
+            self._in_range = True
+        except ChargerError as error:
+            unreadable = f"failed holding current: {error}; nothing was written; trying again"
+        before, cable = self.snapshot.reading, answers.words.get(REGISTERS["cable state"].key)
+        changed = before is None or before["states"]["cable"]["code"] != cable
+        troubles: Warnings = {}
+        reachable = True
+        for held, problem in zip(self._held, wrong):
+            if changed:
+                held.wait = held.retry_at = 0.0
+            now = answers.words.get(held.register.key)
+            on_this = held.connection == self.charger.connections
+            confirmed = on_this if held.register is DYNAMIC_CURRENT else held.connection > 0
+            if now == held.amps and (confirmed or held.register is not DYNAMIC_CURRENT):
+                held.failure, held.wait = "", 0.0
+            elif now is None and confirmed:
+                pass  # nothing says that it is another one now
+            elif unreadable:
+                troubles["limits"] = unreadable
+            elif problem:
+                held.failure = problem
+            elif reachable and time.monotonic() >= held.retry_at:
+                reachable = self._set(held, now, answers.words)
+            if held.failure:
+                what = f"hold {held.register.label}"
+                troubles[what] = f"failed holding current: {held.failure}; trying again"
+        return troubles
+
+    def _set(self, held: Held, before: int | None, words: Words) -> bool:
+        """Set a current; return whether the charger can still be reached."""
+        register = held.register
+        now, failure = set_current(self.charger, register, held.amps, before)
+        if now is not None:
+            words[register.key] = now
+        if failure is None:
+            held.connection, held.failure, held.wait = self.charger.connections, "", 0.0
+            if before != now:
+                self._say(change(register, before, held.amps))
+        elif not failure.lost:
+            held.failure = str(failure)
+            held.wait = min(LONGEST_WAIT, held.wait * 2 or 1.0)
+            held.retry_at = time.monotonic() + held.wait
+        self.charger.unconfirmed = ""
+        return not (failure and failure.lost)
+
+    def _lose(self, error: ChargerError) -> None:
+        """Try again later: after 1 s, then ever more seldom."""
+        if not self._lost_at:
+            self._lost_at = _now().isoformat()
+        problem = f"no reading since {self._lost_at}: {error}"
+        if not self._delay:
+            self._say(f"WARNING: {problem}; trying again")
+        self.charger.start_over()
+        self._details, self._timeout_s = {}, None
+        self._delay = min(LONGEST_WAIT, self._delay * 2 or 1.0)
+        self._due = time.monotonic() + self._delay
+        self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
+
+    def _publish(self, power: int | None, **changed: Any) -> None:
+        now, then = time.monotonic(), self.snapshot
+        old = next((n for n, (at, _) in enumerate(then.powers) if at > now - HISTORY), len(then.powers))
+        powers = (*then.powers[old:], (now, power))
+        self.snapshot = then._replace(connections=self.charger.connections, powers=powers, **changed)
+
+    def _troubles(self) -> Warnings:
+        """What else is wrong while the charger answers."""
+        sign, causes = self.charger.sign_failure, {}
+        if sign:
+            what = "refuses the alive sign" if sign.code else "does not take the alive sign"
+            causes["alive sign"] = f"the charger {what}: {sign}"
+        if self._clock[1] == math.inf:
+            causes["clock"] = "the charger's clock stands still: old values that it repeats cannot be told"
+        return causes
+
+    def _tell(self, causes: Warnings) -> None:
+        """Say what is new, and take back what is over."""
+        for cause in [*self._told]:
+            if cause not in causes:
+                self._say(f"WARNING: over: {self._told.pop(cause)}")
+        for cause, text in causes.items():
+            if cause not in self._told:
+                self._say(f"WARNING: {text}")
+                self._told[cause] = text
+
+
+def keep(keeper: Keeper, stop: threading.Event) -> None:
+    """The thread of the keeper: the only one that speaks to the charger."""
+    due = time.monotonic()
+    try:
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            due = keeper.beat()
+        keeper.charger.close()
+    except Exception as error:  # else old values would be served for ever
+        keeper.snapshot = keeper.snapshot._replace(fatal=Problem(f"the program is at fault: {error!r}"))
 
 
 # --- The modes --------------------------------------------------------------------------------
 
 
-def once(charger: Charger, currents: Sequence[tuple[Register, int]], details: bool, style: str) -> None:
+def once(charger: Charger, currents: Currents, details: bool, style: str) -> None:
     """Print a reading, after the currents were set. Raises Problem."""
-    words, warnings = read_core(charger)
+    began = _now()
+    answers = read_core(charger)
     if details:
-        more_words, more_warnings = read_details(charger)
-        words.update(more_words)
-        warnings.update(more_warnings)
+        answers = _merged([answers, *read_details(charger, DETAIL_RANGES)])
     charger.close()  # another master may be waiting, and whoever reads stdout may be slow
-    reading, impossible = decode(words, _now(), details)
+    reading, impossible = decode(answers.words, began, details)
+    warnings = {**warnings_of(answers.failures), **impossible}
     for register, amps in currents:
-        now = words.get((HOLDING, register.address), amps)
+        now = answers.words.get(register.key, amps)
         if now != amps:
             warnings[register.label] = f"the {register.label} was read back as {amps} A, but is {now} A now"
-    for warning in (*warnings.values(), *impossible.values()):
+    for warning in warnings.values():
         say(f"WARNING: {warning}")
     emit(render(reading, style))
 
 
-class Master:
-    """Stays connected: gives the alive sign, holds the currents, and outlives a lost charger.
+TICK = 0.1  # s between two looks at what the keeper has to tell
+LINES = 1000  # that wait to be said at the most: the oldest are dropped where stderr takes none
 
-    One thread calls read() and wait(); any other may call latest().
+
+def talk(keeper: Keeper, lines: deque[str], say: Say, show: Show, seconds: float = math.inf) -> NoReturn:
+    """Say the lines, and show the first reading at or after each so many seconds.
+
+    `show` gets the newest snapshot whenever something is to be drawn, and whether its reading is
+    due. Nothing goes back to the keeper: it never waits for who reads this. Raises Problem.
     """
+    due, drawn = -math.inf, None
+    while True:
+        snapshot, said = keeper.snapshot, bool(lines)
+        while lines:
+            say(lines.popleft())
+        if snapshot.fatal:
+            raise snapshot.fatal
+        made_at = snapshot.made_at + TICK  # the first one may have begun some ms late in its beat
+        is_due = snapshot.reading is not None and made_at >= due
+        if is_due:
+            first = made_at - TICK if due < 0 else due
+            due = first + seconds * (math.floor((made_at - first) / seconds) + 1)
+        if is_due or said or (snapshot is not drawn and not snapshot.reading):
+            show(snapshot, is_due)
+            drawn = snapshot
+        time.sleep(TICK)
 
-    def __init__(
-        self, charger: Charger, currents: Sequence[tuple[Register, int]], details: bool, say: Say
-    ) -> None:
-        import threading
 
-        self.problem = ""  # since when and why there is no reading
-        self._charger, self._currents, self._with_details, self._say = charger, currents, details, say
-        self._set_on = 1  # the connection, by number, on which the currents were set
-        self._not_held = ""  # why not
-        self._details: tuple[Words, Warnings] = {}, {}
-        self._details_at = -1  # losses, when the details were read
-        self._warnings: Warnings = {}
-        self._told: Warnings = {}
-        self._doubtful = False  # the alive sign failed: only a reading shows what is wrong
-        self._lost_at: datetime | None = None
-        self._delay = self._retry_at = self._read_at = self._kept_at = 0.0  # s, the latter monotonic
-        self._made_at = -math.inf  # monotonic: when what is served was asked for
-        self._reading: Reading | None = None
-        self._asked = threading.Event()
-        self._changed = threading.Condition()
-        charger.sign_every = 5.0
+def printer(style: str) -> Show:
+    """What prints a reading as a line of JSON, or for people with the time and a blank line."""
 
-    def read(self) -> Reading | None:
-        """Ask the charger; None while it is lost."""
-        if self.problem and time.monotonic() < self._retry_at:
-            return None
-        self._read_at = time.monotonic()
-        self._doubtful = False
-        try:
-            reading = self._read()
-        except ChargerError as error:
-            self._lose(error)
-            return None
-        if self._lost_at:
-            self._say(f"WARNING: {self._charger.name} answers again (lost at {self._lost_at.isoformat()})")
-        self._lost_at, self._delay = None, 0.0
-        self._publish(reading, "")
-        return reading
+    def show(snapshot: Snapshot, is_due: bool) -> None:
+        if is_due and snapshot.reading:
+            human = f"{snapshot.reading['timestamp']}\n{format_human(snapshot.reading)}\n"
+            emit(format_json(snapshot.reading) if style == "json" else human)
 
-    def _read(self) -> Reading:
-        charger = self._charger
-        self._connect()
-        words, warnings = read_core(charger)
-        if self._with_details and self._details_at != charger.losses:
-            self._details = read_details(charger)
-            self._details_at = charger.losses
-        reading, impossible = decode({**words, **self._details[0]}, _now(), self._with_details)
-        timeout = reading["settings"]["failsafe_timeout_s"]
-        if timeout is not None:
-            charger.sign_every = (timeout or 20) / 4
-        self._warnings = {**warnings, **self._details[1], **impossible}
-        self._tell()
-        return reading
-
-    def _lose(self, error: ChargerError) -> None:
-        self._charger.close()
-        self._delay = min(60.0, self._delay * 2 or 1.0)
-        self._retry_at = time.monotonic() + self._delay
-        self._lost_at = self._lost_at or _now()
-        problem = f"no reading since {self._lost_at.isoformat()}: {error}"
-        if not self.problem:
-            self._say(f"WARNING: {problem}; trying again")
-        self._publish(None, problem)
-
-    def _publish(self, reading: Reading | None, problem: str) -> None:
-        with self._changed:
-            self._reading, self.problem, self._made_at = reading, problem, self._read_at
-            self._asked.clear()
-            self._changed.notify_all()
-
-    def _connect(self) -> None:
-        """Have a connection, on which the currents are set."""
-        try:
-            self._charger.connect()
-        except ChargerError as error:
-            if error.lost:
-                raise
-            why = error.with_hint()
-            raise ChargerError(f"Cannot connect to {self._charger.name}: {why}", lost=True) from None
-        if self._set_on != self._charger.connections:
-            self._hold()
-
-    def _hold(self) -> None:
-        """Set the currents: a charger that has lost its master is at its failsafe current (spec)."""
-        self._set_on = self._charger.connections  # set once more where the connection fails meanwhile
-        lines: list[str] = []
-        try:
-            if self._currents:
-                set_currents(self._charger, self._currents, lines.append)
-            self._not_held = ""
-        except ChargerError as error:
-            if error.lost:
-                raise
-            lines, self._not_held = [], f"failed holding current, trying again: {error}"
-        finally:
-            for line in lines:
-                if " stays " not in line:
-                    self._say(line)
-
-    def _tell(self) -> None:
-        """Say each warning once while its cause lasts."""
-        causes = {**self._warnings, "hold": self._not_held, "sign": self._charger.sign_refused}
-        for cause, text in causes.items():
-            if text and not self._told.get(cause):
-                self._say(f"WARNING: {text}")
-        self._told = causes
-
-    def wait(self, until: float) -> None:
-        """Return at the time `until` (monotonic), or a second after the last reading if asked.
-
-        Meanwhile keep the connection alive, or try for a new one.
-        """
-        charger = self._charger
-        while True:
-            now = time.monotonic()
-            end = min(until, self._read_at + 1) if self._asked.is_set() else until
-            if now >= end:
-                return
-            if self.problem or self._doubtful:
-                due = self._retry_at if self.problem else self._read_at + 1
-            elif charger.connection is None or self._set_on != charger.connections:
-                due = max(self._read_at, self._kept_at) + 1
-            else:
-                due = charger.sign_due()
-            if now < due:
-                if self._asked.is_set():
-                    time.sleep(min(end, due) - now)
-                else:
-                    self._asked.wait(min(end, due, now + 1) - now)  # on Windows, Ctrl-C waits for it
-            elif self.problem or self._doubtful:
-                self.read()
-                until = max(until, self._read_at + 1)
-            else:
-                self._keep()
-
-    def _keep(self) -> None:
-        """Give the alive sign, on a new connection where there is none."""
-        self._kept_at = time.monotonic()
-        try:
-            self._connect()
-            self._charger.sign()
-            if self._not_held:
-                self._hold()
-        except ChargerError as error:
-            if error.lost:
-                self._lose(error)
-            self._doubtful = not error.lost
-        self._tell()
-
-    def latest(self) -> tuple[Reading | None, str]:
-        """Return a reading at most a second old, or one made meanwhile; or None, and why."""
-        with self._changed:
-            before = self._made_at
-            if not self.problem and time.monotonic() > before + 1:
-                self._asked.set()
-                if not self._changed.wait_for(lambda: self._made_at != before or self.problem, timeout=8):
-                    return None, f"{self._charger.name} is slow to answer"
-            return self._reading, self.problem
+    return show
 
 
 class Screen:
     """The terminal while --watch redraws a reading in place."""
 
-    COLUMNS = 60  # of the line of powers, each of 5 s, or of a longer interval
-
-    def __init__(self, name: str, seconds: float) -> None:
-        self._name, self._step = name, max(5.0, seconds)
-        self._powers: dict[int, int | None] = {}
-        self._shown: tuple[Reading | None, str] = None, "connecting"
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._notes: list[str] = []
+        self._blocks = bool(BLOCKS.encode(sys.stdout.encoding, "ignore"))  # plain ASCII where it has none
 
-    def __enter__(self) -> Screen:
         emit("\x1b[?1049h\x1b[?25l")  # the other screen, without a cursor
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
+        """Give the terminal back, with the last lines that were drawn."""
         emit("\x1b[?25h\x1b[?1049l")
         if _is_terminal(sys.stderr):
             for note in self._notes:
@@ -1444,117 +1975,69 @@ class Screen:
         self._notes = [*self._notes[-1:], line]
         if not _is_terminal(sys.stderr):
             say(line)
-        self._draw()
 
-    def show(self, reading: Reading | None, problem: str) -> None:
-        """Draw a new reading; without one, the problem."""
-        self._shown = reading, problem
-        if reading:
-            self._powers[self._slot()] = reading["electrical"]["power"]["total_w"]
-        self._draw()
-
-    def _slot(self) -> int:
-        return int(time.monotonic() // self._step)
-
-    def _draw(self) -> None:
+    def show(self, snapshot: Snapshot, _: bool) -> None:
+        """Draw the newest reading; without one, the problem."""
         import shutil
-        import textwrap
 
-        reading, problem = self._shown
-        columns, height = shutil.get_terminal_size()
-        slots = range(self._slot() - self.COLUMNS + 1, self._slot() + 1)
-        self._powers = {n: power for n, power in self._powers.items() if n in slots}
-        if reading:
-            body = [f"{self._name}  {reading['timestamp']}"[:columns]]
-            body += format_screen(reading, columns, paint if has_colour() else str)
-        else:
-            body = textwrap.wrap(f"{self._name}  {problem}", columns)
-        title = f"Power, {self._step * self.COLUMNS / 60:g} min: "
-        history = sparkline([self._powers.get(n) for n in slots])
-        foot = [(title + history[-max(1, columns - len(title)) :])[:columns]]
-        foot += [part for note in self._notes for part in textwrap.wrap(note, columns)]
-        lines = body[: max(1, height - len(foot))] + foot
-        emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines[:height]) + "\x1b[J")
+        columns, rows = shutil.get_terminal_size()
+        lines = format_screen(
+            self._name, snapshot, time.monotonic(), columns, rows, has_colour(), self._blocks, self._notes
+        )
+        emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
 
 
-def watch(master: Master, seconds: float, show: Callable[[Reading | None, str], None]) -> NoReturn:
-    """Show a reading, or the problem, every so many seconds and without drift."""
-    due = time.monotonic()
-    while True:
-        reading = master.read()
-        while not _has_room():  # a reader that sleeps must not cost the alive sign
-            master.wait(time.monotonic() + 0.5)
-        show(reading, master.problem)
-        due += seconds * max(1, math.ceil((time.monotonic() - due) / seconds))
-        master.wait(due)
+CLIENTS = 900  # at a time: fewer than the files a process may open, so that one is left for the charger
 
 
-def _has_room() -> bool:
-    """Whether stdout takes text at once. On Windows nobody can tell."""
-    import select
-
-    if os.name == "posix":
-        with contextlib.suppress(OSError, TypeError, ValueError):  # no file: emit() will tell
-            return bool(select.select([], [sys.stdout], [], 0)[1])
-    return True
-
-
-def printer(style: str) -> Callable[[Reading | None, str], None]:
-    """What prints a reading as a line of JSON, or for people with the time and a blank line."""
-
-    def show(reading: Reading | None, _: str) -> None:
-        if reading:
-            human = f"{reading['timestamp']}\n{format_human(reading)}\n"
-            emit(format_json(reading) if style == "json" else human)
-
-    return show
-
-
-def http_server(address: tuple[str, int], trace: Say) -> Any:
-    """Listen on the address, and return what serves there the reading of its `latest()`.
+def http_server(
+    address: tuple[str, int], keeper: Keeper, name: str, details: bool, trace: Say
+) -> socketserver.BaseServer:
+    """Listen on the address, and return what serves the snapshots of the keeper there.
 
     Raises Problem where the address cannot be listened on.
     """
     import errno
     import http.server
-    import json
     import socket
     import socketserver
+    import threading
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        server: Server
         timeout = 5  # s without a byte
 
         def do_GET(self) -> None:
-            path = re.sub(r"^https?://[^/?]*|\?.*", "", self.path)
-            if path not in ("/", "/metrics", "/vestel-data.json"):
-                self.answer(404, "text/plain; charset=utf-8", "not found\n")
-                return
-            reading, problem = self.server.latest()
+            snapshot = keeper.snapshot
+            path = re.sub(r"(?i)^https?://[^/?]*|\?.*", "", self.path) or "/"
             if path == "/metrics":
-                self.answer(200, "text/plain; version=0.0.4; charset=utf-8", format_prometheus(reading))
+                text = format_prometheus(snapshot.reading, snapshot)
+                self.respond(200, "text/plain; version=0.0.4; charset=utf-8", text)
             elif path == "/":
-                self.answer(200, "text/html; charset=utf-8", format_page(reading, problem))
-            elif reading:
-                self.answer(200, "application/json", format_json(reading))
-            else:
-                self.answer(503, "application/json", json.dumps({"error": problem}) + "\n")
+                text = format_page(name, snapshot, time.monotonic(), time.time())
+                self.respond(200, "text/html; charset=utf-8", text, ("Content-Security-Policy", csp()))
+            elif path != "/vestel-data.json":
+                self.respond(404, "text/plain; charset=utf-8", "not found\n")
+            elif snapshot.reading:
+                self.respond(200, "application/json", format_json(snapshot.reading))
+            else:  # with all its keys, for templates that name them
+                nothing = {"error": snapshot.problem, **decode({}, None, details)[0]}
+                self.respond(503, "application/json", format_json(nothing))
 
         do_HEAD = do_GET
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("do_"):  # any other method
-                return lambda: self.answer(405, "text/plain; charset=utf-8", "only GET and HEAD\n")
+                allow = "Allow", "GET, HEAD"
+                return lambda: self.respond(405, "text/plain; charset=utf-8", "only GET and HEAD\n", allow)
             raise AttributeError(name)
 
-        def answer(self, status: int, content_type: str, text: str) -> None:
+        def respond(self, status: int, content_type: str, text: str, *more: tuple[str, str]) -> None:
             body = text.encode()
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            if status == 405:
-                self.send_header("Allow", "GET, HEAD")
+            for header in (("Cache-Control", "no-store"), *more):
+                self.send_header(*header)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -1568,30 +2051,13 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = os.name == "posix"  # on Windows that would share a port in use
         daemon_threads = True
-        request_queue_size = 128
-        latest: Callable[[], tuple[Reading | None, str]]
-        since: dict[socket.socket, float]  # when (monotonic) each connection began
+        request_queue_size = 1024
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            for oldest in [*self.since][: len(self.since) - 63]:
-                self.drop(oldest)
-            self.since[request] = time.monotonic()
-            super().process_request(request, client_address)
-
-        def shutdown_request(self, request: Any) -> None:
-            self.since.pop(request, None)
-            super().shutdown_request(request)
-
-        def service_actions(self) -> None:
-            for request, since in [*self.since.items()]:
-                if time.monotonic() > since + 20:
-                    self.drop(request)
-
-        def drop(self, request: socket.socket) -> None:
-            """End the connection of a client that is slow or dead, and so its thread."""
-            self.since.pop(request, None)
-            with contextlib.suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
+            if threading.active_count() < CLIENTS:
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
 
         def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
             trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # it has gone
@@ -1600,86 +2066,96 @@ def http_server(address: tuple[str, int], trace: Say) -> Any:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         Server.address_family = found[0]
-        server = Server(found[4], Handler)  # type: ignore[arg-type]
+        return Server(found[4], Handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         taken = getattr(error, "errno", 0) == errno.EADDRINUSE
         hint = "is another program on that port?" if taken else "check the host and the port"
-        raise Problem(f"Cannot listen on {host}:{port}: {why}; {hint}") from None
-    server.since = {}
-    return server
-
-
-def listen(server: Any, master: Master) -> NoReturn:
-    """Serve readings over HTTP. This thread alone speaks to the charger."""
-    import signal
-    import threading
-
-    server.latest = master.latest
-    # The server's threads leave the signals to this one: another's would not end a wait here.
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
-    while True:
-        master.read()
-        master.wait(math.inf)
+        raise Problem(f"Cannot listen on {_bracketed(host)}:{port}: {why}; {hint}") from None
 
 
 def run(argv: Sequence[str] | None) -> None:
     """Do what the command line says. Raises Problem."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse(argv)
     if args.version:
         emit(f"vestel.py {VERSION}\n")
         return
-    if args.watch and args.format == "prometheus":
-        parser.error("--watch prints human or json; for Prometheus there is --listen")
-    if args.set_current is not None:
-        if args.set_dynamic_current is not None or args.set_failsafe_current is not None:
-            parser.error("--set-current sets both currents, so it stands alone")
-        args.set_dynamic_current = args.set_failsafe_current = args.set_current
-    wanted = (DYNAMIC_CURRENT, args.set_dynamic_current), (FAILSAFE_CURRENT, args.set_failsafe_current)
-    currents = [(register, amps) for register, amps in wanted if amps is not None]
-    trace = say if args.verbose else lambda line: None
+    stays = args.watch or args.listen
+    lines: deque[str] = deque(maxlen=LINES)
+    trace = lines.append if stays else say
     if args.demo:
         demo = Demo()
         charger = Charger(lambda: demo, "the simulated charger", 1)
     else:
         target = find_target(args)
-        charger = Charger(modbus(target, trace), str(target), target.timeout)
+        connect = modbus(target, trace if args.verbose else lambda line: None)
+        charger = Charger(connect, str(target), target.timeout)
+
+    def last_words() -> None:
+        while lines:
+            say(lines.popleft())
+        if charger.unconfirmed:
+            say(f"ERROR: interrupted: {charger.unconfirmed}; a reading shows what the charger is set to")
+
     try:
-        if args.watch or args.listen:
-            import signal
-
-            signal.signal(signal.SIGTERM, _stop)
-        server = http_server(args.listen, trace) if args.listen else None
-        if currents:
-            try:
-                set_currents(charger, currents, say)
-            except ChargerError as error:
-                raise Problem(f"failed writing current: {error}", 3) from None
-        if server:
-            listen(server, Master(charger, currents, args.details, say))
-        elif (
-            args.watch
-            and args.format == "human"
-            and _is_terminal(sys.stdout)
-            and os.environ.get("TERM") != "dumb"
-        ):
-            with Screen(charger.name, args.watch) as screen:
-                watch(Master(charger, currents, args.details, screen.say), args.watch, screen.show)
-        elif args.watch:
-            watch(Master(charger, currents, args.details, say), args.watch, printer(args.format))
-        else:
-            once(charger, currents, args.details, args.format)
+        if stays:
+            stay(args, charger, lines, last_words)
+        end_by_signal(last_words, 143)
+        if args.currents and not set_currents(charger, args.currents, say):
+            raise SystemExit(3)
+        once(charger, args.currents, args.details, args.format)
+    except KeyboardInterrupt:  # of a program that calls main()
+        last_words()
+        raise
     finally:
-        charger.close()
+        if not stays:  # else it is the keeper's
+            charger.close()
 
 
-def _stop(*_: object) -> NoReturn:
-    raise SystemExit(0)
+def stay(
+    args: argparse.Namespace, charger: Charger, lines: deque[str], last_words: Callable[[], None]
+) -> NoReturn:
+    """Stay connected, for --watch or --listen: start the two halves. Raises Problem."""
+    import threading
+
+    keeper = Keeper(charger, args.currents, args.details, args.watch or math.inf, lines.append)
+    server, screen, stop = None, None, threading.Event()
+    if args.listen:
+        trace: Say = lines.append if args.verbose else lambda line: None
+        server = http_server(args.listen, keeper, charger.name, args.details, trace)
+
+    def leave() -> None:
+        if screen:
+            screen.leave()
+        last_words()
+
+    end_by_signal(leave, 0)
+    in_background(lambda: keep(keeper, stop))
+    if args.watch and args.format == "human" and _redraws(sys.stdout):
+        screen = Screen(charger.name)
+    try:
+        if server:
+            in_background(server.serve_forever)
+            talk(keeper, lines, say, lambda snapshot, is_due: None)
+        if screen:
+            talk(keeper, lines, screen.say, screen.show, args.watch)
+        talk(keeper, lines, say, printer(args.format), args.watch)
+    finally:
+        stop.set()
+        if server:
+            server.shutdown()
+        if screen:
+            screen.leave()
+
+
+def in_background(work: Callable[[], object]) -> None:
+    """Work in a thread that leaves the signals to the main one: another's would not end a wait there."""
+    import threading
+
+    mask: Any = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
+    mask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    threading.Thread(target=work, daemon=True).start()
+    mask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """A Vestel EVC04 on loopback: a real Modbus TCP server that plays the faults of real boxes.
 
-It stands on pyModbusTCP, not on pymodbus, and its registers are typed here by hand, so that
-vestel.py is never tested against its own understanding of the protocol or of the charger.
+It stands on pyModbusTCP, not on pymodbus, and its registers are typed by hand (registers.py), so
+that vestel.py is never tested against its own understanding of the protocol or of the charger.
 """
 
 from __future__ import annotations
@@ -16,88 +16,63 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 from pyModbusTCP.server import DataHandler, ModbusServer
+from registers import BLOCKS as BLOCKS  # these are for whoever imports this module, too
+from registers import HOLDING as HOLDING
+from registers import HOLES as HOLES
+from registers import INPUT as INPUT
+from registers import READ_HOLDING as READ_HOLDING
+from registers import READ_INPUT as READ_INPUT
+from registers import packed as packed
+from registers import text as text
+from registers import u32 as u32
 
-INPUT, HOLDING = "input", "holding"
-READ_HOLDING, READ_INPUT, WRITE = 3, 4, 6
+WRITE = 6
+DETAILS = range(130, 296)  # the input registers that old firmware does not know
 
 Image = Dict[Tuple[str, int], int]
-
-
-def text(value: str, count: int) -> list[int]:
-    """One character to a register, padded with 0, as real boxes have it."""
-    return [ord(character) for character in value] + [0] * (count - len(value))
-
-
-def packed(value: str, count: int) -> list[int]:
-    """Two characters to a register, as related firmware has it."""
-    data = value.encode().ljust(2 * count, b"\0")
-    return list(struct.unpack(f">{count}H", data))
-
-
-def u32(value: int) -> list[int]:
-    """Two registers, the high word first."""
-    return [value >> 16, value & 0xFFFF]
-
-
-# No two numbers are alike, so that a shifted, stale or swapped word shows in the reading.
-BLOCKS: list[tuple[str, int, list[int]]] = [
-    (INPUT, 100, text("VEST1234567890", 25)),
-    (INPUT, 130, text("CP-GARAGE-01", 50)),
-    (INPUT, 190, text("Vestel", 10)),
-    (INPUT, 210, text("EVC04", 5)),
-    (INPUT, 230, text("v3.187.0-1.8.156.0", 50)),
-    (INPUT, 290, u32(261120)),
-    (INPUT, 294, u32(91530)),
-    (INPUT, 400, u32(22000)),
-    (INPUT, 404, [1]),
-    (HOLDING, 405, [1]),
-    (INPUT, 1000, [2]),
-    (INPUT, 1001, [1]),
-    (INPUT, 1002, [1]),
-    (INPUT, 1004, [3]),
-    (INPUT, 1006, u32(0)),
-    (INPUT, 1008, [15234]),
-    (INPUT, 1010, [15181]),
-    (INPUT, 1012, [15257]),
-    (INPUT, 1014, [231]),
-    (INPUT, 1016, [230]),
-    (INPUT, 1018, [229]),
-    (INPUT, 1020, u32(70501)),  # above 16 bits, and below what is impossible
-    (INPUT, 1024, u32(66518)),
-    (INPUT, 1028, u32(3491)),
-    (INPUT, 1032, u32(3492)),
-    (INPUT, 1036, u32(1216821)),
-    (INPUT, 1100, [28]),
-    (INPUT, 1102, [6]),
-    (INPUT, 1104, [32]),
-    (INPUT, 1106, [20]),
-    (INPUT, 1502, u32(1940301)),
-    (INPUT, 1504, u32(74210)),
-    (INPUT, 1508, u32(95025)),
-    (INPUT, 1512, u32(0)),
-    (HOLDING, 2000, [10]),
-    (HOLDING, 2002, [21]),
-    (HOLDING, 5004, [16]),
-    (HOLDING, 6000, [0]),
-]
-DETAILS = range(130, 296)
-HOLES = {  # inside the documented ranges: they answer 0, or exception 2 (`holes`)
-    (bank, address)
-    for bank, first, last in [
-        (INPUT, 290, 295),
-        (INPUT, 400, 404),
-        (INPUT, 1000, 1037),
-        (INPUT, 1100, 1106),
-        (INPUT, 1502, 1513),
-        (HOLDING, 2000, 2002),
-    ]
-    for address in range(first, last + 1)
-}
 
 
 def image() -> Image:
     """What the registers of a charging, healthy box hold."""
     return {(bank, first + n): word for bank, first, words in BLOCKS for n, word in enumerate(words)}
+
+
+class Box:
+    """The registers of a charger, and what it makes of a read and of a write.
+
+    `holes`: 0, or 2 for the exception that some firmware answers. `old` firmware knows no
+    details. `base` 1 counts registers from 1.
+    """
+
+    def __init__(self, holes: int = 0, old: bool = False, base: int = 0) -> None:
+        self.image = image()
+        self.holes, self.old, self.base = holes, old, base
+        self.missing: set[tuple[str, int]] = set()  # answer exception 2
+        self.frozen: dict[int, int] = {}  # a write of the register is ignored, or sets this value
+        self.signs: list[float] = []  # when the alive register was written (monotonic)
+
+    def word(self, bank: str, address: int) -> int | None:
+        """What a register answers, or None for exception 2."""
+        register = (bank, address + self.base)
+        if register in self.missing or (self.old and (register[1] in DETAILS or register[1] == 405)):
+            return None
+        if register in HOLES and register not in self.image:
+            return 0 if self.holes == 0 else None
+        return self.image.get(register)
+
+    def write(self, address: int, value: int) -> None:
+        """Carry out a write, as far as this box does."""
+        address += self.base
+        if address == 6000:
+            self.signs.append(time.monotonic())
+        elif address in self.frozen:
+            self.image[HOLDING, address] = self.frozen[address]
+        else:
+            self.image[HOLDING, address] = value
+
+    def set(self, bank: str, address: int, *words: int) -> None:
+        """Put words into the image."""
+        self.image.update(((bank, address + n), word) for n, word in enumerate(words))
 
 
 class Request(NamedTuple):
@@ -210,34 +185,30 @@ class _Handler(DataHandler):  # type: ignore[misc]
         return self.Return(exp_code=0)
 
 
-class SimulatedCharger(ModbusServer):  # type: ignore[misc]
+class SimulatedCharger(Box, ModbusServer):  # type: ignore[misc]
     """The server. It logs every connection, request and write that reaches it.
 
-    `holes`: 0, or 2 for the exception that some firmware answers. `old` firmware knows no
-    details. `base` 1 counts registers from 1. `delay` is what each reply takes (s). `masters`
-    is how many connections it serves at a time; more are closed at once.
+    `delay` is what each reply takes (s). `masters` is how many connections it serves at a time;
+    more are closed at once.
     """
 
     def __init__(self, holes: int = 0, old: bool = False, base: int = 0, ipv6: bool = False) -> None:
-        super().__init__(
+        Box.__init__(self, holes, old, base)
+        ModbusServer.__init__(
+            self,
             host="::1" if ipv6 else "127.0.0.1",
             port=free_port(),
             no_block=True,
             ipv6=ipv6,
             data_hdl=_Handler(self),
         )
-        self.image = image()
-        self.holes, self.old, self.base = holes, old, base
         self.delay = 0.0
         self.masters = 1000
-        self.missing: set[tuple[str, int]] = set()  # answer exception 2
-        self.frozen: dict[int, int] = {}  # a write of the register is ignored, or sets this value
         self.requests: list[Request] = []
         self.connections = 0
         self.close_next = 0  # connections to close as soon as they are accepted
         self.faults: list[Fault] = []
         self.sockets: list[socket.socket] = []
-        self.signs: list[float] = []  # when the alive register was written (monotonic)
         self.failsafe = False  # whether a missed alive sign ends the connection
 
     @property
@@ -249,29 +220,6 @@ class SimulatedCharger(ModbusServer):  # type: ignore[misc]
     def reads(self) -> list[tuple[int, int, int]]:
         """Every read that was received: (function, address, count)."""
         return [(r.function, r.address, r.value) for r in self.requests if r.function != WRITE]
-
-    def word(self, bank: str, address: int) -> int | None:
-        """What a register answers, or None for exception 2."""
-        register = (bank, address + self.base)
-        if register in self.missing or (self.old and (register[1] in DETAILS or register[1] == 405)):
-            return None
-        if register in HOLES and register not in self.image:
-            return 0 if self.holes == 0 else None
-        return self.image.get(register)
-
-    def write(self, address: int, value: int) -> None:
-        """Carry out a write, as far as this box does."""
-        address += self.base
-        if address == 6000:
-            self.signs.append(time.monotonic())
-        elif address in self.frozen:
-            self.image[HOLDING, address] = self.frozen[address]
-        else:
-            self.image[HOLDING, address] = value
-
-    def set(self, bank: str, address: int, *words: int) -> None:
-        """Put words into the image."""
-        self.image.update(((bank, address + n), word) for n, word in enumerate(words))
 
     def fault(
         self,
@@ -353,7 +301,7 @@ class SimulatedCharger(ModbusServer):  # type: ignore[misc]
     def _serve(self) -> None:
         self._service.charger = self
         self._evt_running.set()
-        self._service.serve_forever(poll_interval=0.02)
+        self._service.serve_forever(poll_interval=0.005)  # how long stop() takes
         self._evt_running.clear()
 
     def start(self) -> None:

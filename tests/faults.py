@@ -1,0 +1,257 @@
+"""What real boxes do to their masters, and what has to come of each: a row for each fault."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Tuple
+
+from registers import DETAILS, READING, Row, lost_with, span
+from simulated_charger import CLOSE, PLAYS, RESET, Play, SimulatedCharger, exception, late
+
+import vestel
+
+TIMEOUT = 0.2  # s, where a fault is to run into it
+BUSY_TIMEOUT = 1.0  # s, where the program waits for a charger that is busy: a tenth of it, five times
+AMPLE = 20.0  # s, where a fault is not to run into it: a slow machine must not play a fault of its own
+
+
+def and_then(play: Play, end: bytes) -> Play:
+    return lambda request, reply: [*play(request, reply), (0, end)]
+
+
+def right(request: bytes, reply: bytes) -> list[tuple[float, bytes]]:
+    return [(0, reply)]
+
+
+MORE_PLAYS: dict[str, Play] = {
+    **{f"exception {code}": exception(code) for code in range(256)},
+    "exception 2 and reset": and_then(exception(2), RESET),
+    "exception 4 and reset": and_then(exception(4), RESET),
+    "reply and close": and_then(right, CLOSE),
+    "half a reply and reset": lambda request, reply: [(0, reply[: len(reply) // 2]), (0, RESET)],
+    "late": late(2 * TIMEOUT),
+    "dripping": lambda request, reply: [(TIMEOUT / 4, reply[n : n + 1]) for n in range(len(reply))],
+}
+
+# A fault is played at a range ("it"), once or always. What is asked for then, in this order, with
+# a / where a new connection begins: the ranges `before` it and `behind` it (the `next` is the first
+# of these), and on their own the `values` of the range (the `first`, and the `others`). What is null
+# then: the whole range (it), its first value (first), or nothing. And what the warning says of it.
+TABLE = """
+fault                       | ranges  | asked, once            | null | asked, always            | null  | why
+single bytes                | all     | before it behind       |      | before it behind         |       |
+split in the header         | all     | before it behind       |      | before it behind         |       |
+reply and reset             | all     | before it / behind     |      | before it / behind       |       |
+reply and close             | all     | before it / behind     |      | before it / behind       |       |
+bytes behind the reply      | all     | before it next / behind|      | before it next / behind  |       |
+silence                     | all     | before it / it behind  |      | before it / it / behind  | it    | no reply within 0.2 s
+late                        | all     | before it / it behind  |      | before it / it / behind  | it    | no reply within 0.2 s
+dripping                    | all     | before it / it behind  |      | before it / it / behind  | it    | no reply within 0.2 s
+part of a header            | all     | before it / it behind  |      | before it / it / behind  | it    | no reply within 0.2 s
+short, header of the whole  | all     | before it / it behind  |      | before it / it / behind  | it    | no reply within 0.2 s
+reset                       | all     | before it / it behind  |      | before it / it / behind  | it    | the charger closed the connection
+close                       | all     | before it / it behind  |      | before it / it / behind  | it    | the charger closed the connection
+half a reply and reset      | all     | before it / it behind  |      | before it / it / behind  | it    | the charger closed the connection
+short                       | all     | before it / it behind  |      | before it / it / behind  | it    | a reply of the wrong length
+long                        | all     | before it / it behind  |      | before it / it / behind  | it    | a reply of the wrong length
+65535 bytes                 | all     | before it / it behind  |      | before it / it / behind  | it    | a reply of the wrong length
+wrong byte count            | all     | before it / it behind  |      | before it / it / behind  | it    | a reply of the wrong length
+other function              | all     | before it / it behind  |      | before it / it / behind  | it    | a reply to another request
+other transaction           | all     | before it / it behind  |      | before it / it / behind  | it    | a reply to another request
+earlier reply, other length | all     | before it / it behind  |      | before it / it / behind  | it    | a reply to another request
+earlier reply, same length  | all     | before it / it behind  |      | before it / it / behind  | it    | a reply to another request
+other unit                  | all     | before it / it behind  |      | before it / it / behind  | it    | a reply of unit 0
+other protocol              | all     | before it / it behind  |      | before it / it / behind  | it    | a reply that is no Modbus
+no Modbus                   | all     | before it / it behind  |      | before it / it / behind  | it    | a reply that is no Modbus
+web server                  | all     | before it / it behind  |      | before it / it / behind  | it    | a reply that is no Modbus
+exception 0                 | all     | before it / it behind  |      | before it / it / behind  | it    | a malformed reply
+exception 4                 | all     | before it behind       | it   | before it behind         | it    | exception 4 (device failure)
+exception 4 and reset       | all     | before it / behind     | it   | before it / behind       | it    | exception 4 (device failure)
+exception 7                 | all     | before it behind       | it   | before it behind         | it    | exception 7 (negative acknowledge)
+exception 8                 | all     | before it behind       | it   | before it behind         | it    | exception 8 (memory parity error)
+exception 9                 | all     | before it behind       | it   | before it behind         | it    | exception 9 (not in the Modbus specification)
+exception 10                | all     | before it behind       | it   | before it behind         | it    | exception 10 (gateway path unavailable)
+exception 11                | all     | before it behind       | it   | before it behind         | it    | exception 11 (gateway target does not respond)
+exception 255               | all     | before it behind       | it   | before it behind         | it    | exception 255 (not in the Modbus specification)
+exception 5                 | all     | before it it behind    |      | before it it it it it it behind | it | exception 5 (acknowledge: still working on it)
+exception 6                 | all     | before it it behind    |      | before it it it it it it behind | it | exception 6 (device busy)
+exception 1                 | one     | before it behind       | it   | before it behind         | it    | exception 1 (illegal function)
+exception 1                 | several | before it values behind|      | before it values behind  | first | exception 1 (illegal function)
+exception 2                 | one     | before it behind       | it   | before it behind         | it    | exception 2 (illegal data address)
+exception 2                 | several | before it values behind|      | before it values behind  | first | exception 2 (illegal data address)
+exception 2 and reset       | one     | before it / behind     | it   | before it / behind       | it    | exception 2 (illegal data address)
+exception 2 and reset       | several | before it / values behind |   | before it / first / others behind | first | exception 2 (illegal data address)
+exception 3                 | one     | before it behind       | it   | before it behind         | it    | exception 3 (illegal data value)
+exception 3                 | several | before it values behind|      | before it values behind  | first | exception 3 (illegal data value)
+"""  # noqa: E501
+
+Ranges = List[List[Row]]
+Asked = List[Tuple[int, int]]  # (connection, address) of each request
+
+
+class Fault(NamedTuple):
+    """What is asked for and what is null where a fault is played once or always; and what is said."""
+
+    once: tuple[str, str]
+    always: tuple[str, str]
+    why: str
+
+
+def _cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()[1:]]
+
+
+FAULTS = {
+    (name, ranges): Fault((once, once_null), (always, always_null), why)
+    for name, ranges, once, once_null, always, always_null, why in _cells(TABLE)
+}
+NAMES = [*dict.fromkeys(name for name, _ in FAULTS)]
+# What runs into the time-out, what has the program wait for it, and what does no harm at all.
+WAITING = [name for (name, _), fault in FAULTS.items() if fault.why == "no reply within 0.2 s"]
+BUSY = ["exception 5", "exception 6"]
+HARMLESS = [name for (name, _), fault in FAULTS.items() if fault.always[1] == ""]
+EXCEPTIONS = [name for name in NAMES if name.startswith("exception") and name != "exception 0"]
+NO_ANSWER = [name for name in NAMES if name not in (*HARMLESS, *EXCEPTIONS)]
+
+
+def play_of(name: str) -> Play:
+    return PLAYS.get(name) or MORE_PLAYS[name]
+
+
+def timeout_of(name: str) -> float:
+    return TIMEOUT if name in WAITING else BUSY_TIMEOUT if name in BUSY else AMPLE
+
+
+def row_of(name: str, at: list[Row]) -> Fault:
+    """What has to come of a fault at that range."""
+    return FAULTS.get((name, "all")) or FAULTS[name, "several" if len(at) > 1 else "one"]
+
+
+def asked(what: str, ranges: Ranges, at: list[Row]) -> Asked:
+    """The requests that these words of the table stand for."""
+    here = ranges.index(at)
+    first = [rows[0].address for rows in ranges]
+    values = [row.address for row in at]
+    means = {
+        "before": first[:here],
+        "it": [first[here]],
+        "values": values,
+        "first": values[:1],
+        "others": values[1:],
+        "next": first[here + 1 : here + 2],
+        "behind": first[here + 1 :],
+    }
+    return [
+        (connection, address)
+        for connection, words in enumerate(what.split("/"), 1)
+        for word in words.split()
+        for address in means[word]
+    ]
+
+
+def null_keys(null: str, at: list[Row]) -> set[str]:
+    """The keys of the reading that this word of the table stands for."""
+    rows = {"": [], "it": at, "first": at[:1]}[null]
+    return {key for row in rows for key in lost_with(row)[0]}
+
+
+def warnings(null: str, at: list[Row], why: str) -> list[str]:
+    """What is said where that is null."""
+    where = f"{at[0].bank} register{'s' * ('-' in span(at))} {span(at)}"
+    part = {"": "", "it": "", "first": f"{span(at[:1])} of "}[null]
+    return [f"Cannot read {part}{where}: {why}"] if null else []
+
+
+def with_null(keys: Iterable[str], details: bool = True) -> dict[str, Any]:
+    """The reading of the simulated charger without its time, with None for these keys."""
+    reading: dict[str, Any] = copy.deepcopy({**READING, "details": DETAILS} if details else READING)
+    for key in keys:
+        *parents, last = key.split(".")
+        place = reading
+        for parent in parents:
+            place = place[parent]
+        assert last in place
+        place[last] = None
+    return reading
+
+
+# --- Against a charger, without a process for each ------------------------------------------------
+
+
+class _Hasty(vestel.Target):
+    """A target whose time-out is TIMEOUT while a fault is to run into it, and AMPLE otherwise."""
+
+    in_a_hurry = False
+
+    @property
+    def timeout(self) -> float:
+        return TIMEOUT if self.in_a_hurry else AMPLE
+
+
+class _Connection:
+    """A connection that is in a hurry for the first `times` reads of the address, of all connections."""
+
+    def __init__(self, inner: vestel.Connection, target: _Hasty, address: int, times: list[int]) -> None:
+        self.inner, self.target, self.address, self.times = inner, target, address, times
+        self.close = inner.close
+        self.write_word = inner.write_word
+
+    def read_words(self, bank: str, address: int, count: int) -> list[int]:
+        self.target.in_a_hurry = address == self.address and self.times[0] > 0
+        self.times[0] -= self.target.in_a_hurry
+        return self.inner.read_words(bank, address, count)
+
+
+@contextlib.contextmanager
+def connected(charger: SimulatedCharger, timeout: float = AMPLE) -> Iterator[vestel.Charger]:
+    """The charger as the program has it."""
+    target = vestel.Target(charger.host, charger.port, 1, 0, timeout)
+    reached = vestel.Charger(vestel.modbus(target, lambda line: None), str(target), timeout)
+    try:
+        yield reached
+    finally:
+        reached.close()
+
+
+@contextlib.contextmanager
+def connected_in_a_hurry(charger: SimulatedCharger, address: int, times: int) -> Iterator[vestel.Charger]:
+    """As above, with TIMEOUT for the first reads of the address, where a fault is to run into it."""
+    target, left = _Hasty(charger.host, charger.port), [times]
+    connect = vestel.modbus(target, lambda line: None)
+    reached = vestel.Charger(lambda: _Connection(connect(), target, address, left), str(target), AMPLE)
+    try:
+        yield reached
+    finally:
+        reached.close()
+
+
+def read(reached: vestel.Charger) -> tuple[dict[str, Any], list[str]]:
+    """A reading with details, without its time; and the warnings. Raises ChargerError."""
+    answers = [vestel.read_core(reached), *vestel.read_details(reached, vestel.DETAIL_RANGES)]
+    words, failures = {}, {}
+    for answer in answers:
+        words.update(answer.words)
+        failures.update(answer.failures)
+    reading, impossible = vestel.decode(words, None, True)
+    assert not impossible
+    del reading["timestamp"]
+    return reading, [*vestel.warnings_of(failures).values()]
+
+
+def asked_of(charger: SimulatedCharger) -> Asked:
+    return [(request.connection, request.address) for request in charger.requests]
+
+
+def forget(charger: SimulatedCharger) -> None:
+    """Make the charger as good as new, for the next case."""
+    charger.faults.clear()
+    charger.requests.clear()
+    charger.connections = charger.close_next = 0
+
+
+def side_by_side(check: Callable[[Any], None], cases: Iterable[Any]) -> None:
+    """All cases at the same time: most of theirs is waiting."""
+    with ThreadPoolExecutor(26) as pool:
+        list(pool.map(check, cases))

@@ -1,0 +1,180 @@
+"""Ctrl-C and SIGTERM end --watch and --listen at once and cleanly, whatever they are at."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from conftest import SCRIPT, Start, connecting_to, eventually
+from long_modes import ENTER, LEAVE, MODES, Staying, Terminal, full_terminal, side_by_side, warnings
+from simulated_charger import dead_host, free_port, simulated_charger
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
+State = Callable[[str, Start], "contextlib.AbstractContextManager[Staying]"]
+
+
+@contextlib.contextmanager
+def reading_made(mode: str, start: Start) -> Iterator[Staying]:
+    with simulated_charger() as charger:
+        staying = Staying(mode, start, every=3600, charger=charger)
+        eventually(staying.newest)
+        yield staying
+
+
+@contextlib.contextmanager
+def reply_awaited(mode: str, start: Start) -> Iterator[Staying]:
+    with simulated_charger() as charger:
+        charger.fault("silence")
+        staying = Staying(mode, start, "--timeout=300", charger=charger)
+        eventually(lambda: charger.requests)
+        yield staying
+
+
+@contextlib.contextmanager
+def connection_awaited(mode: str, start: Start) -> Iterator[Staying]:
+    with dead_host() as port:
+        own = connecting_to(port)
+        staying = Staying(mode, start, "--timeout=300", "--ip=127.0.0.1", f"--port={port}")
+        eventually(lambda: connecting_to(port) > own)
+        yield staying
+
+
+@contextlib.contextmanager
+def charger_lost(mode: str, start: Start) -> Iterator[Staying]:
+    staying = Staying(mode, start, "--ip=127.0.0.1", f"--port={free_port()}")
+    eventually(lambda: warnings(staying.running))
+    yield staying
+
+
+@contextlib.contextmanager
+def demo_read(mode: str, start: Start) -> Iterator[Staying]:
+    staying = Staying(mode, start, "--demo")
+    eventually(staying.newest)
+    yield staying
+
+
+@contextlib.contextmanager
+def clients_connected(mode: str, start: Start) -> Iterator[Staying]:
+    """One that says nothing, one in the middle of its request, and one that reads no answer."""
+    with reply_awaited(mode, start) as staying, contextlib.ExitStack() as stack:
+        idle, asking, deaf = (stack.enter_context(socket.socket()) for _ in range(3))
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for client in (idle, asking, deaf):
+            eventually(lambda: client.connect_ex(("127.0.0.1", staying.port)) in (0, errno.EISCONN))  # noqa: B023
+        asking.sendall(b"GET /metrics HTT")
+        deaf.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        yield staying
+
+
+@pytest.mark.every_version
+@pytest.mark.parametrize(
+    "state",
+    [reading_made, reply_awaited, connection_awaited, charger_lost, demo_read, clients_connected],
+)
+def test_a_signal_ends_it_at_once_and_cleanly(start: Start, state: State) -> None:
+    """At once: what it waits for comes in seconds, or never."""
+    modes = ["listen"] if state is clients_connected else MODES
+
+    def end(case: tuple[str, tuple[int, int]]) -> None:
+        mode, (how, status) = case
+        with state(mode, start) as staying:
+            said = [*staying.err]
+            assert staying.running.end(how) == status
+        assert staying.err == said
+        assert len(said) == (state is charger_lost)
+        assert all(line.endswith("}\n") for line in staying.running.out)
+
+    side_by_side(end, [*itertools.product(modes, SIGNALS)])
+
+
+# --- Two in a row -------------------------------------------------------------------------------
+
+PAIRS = [*itertools.product(SIGNALS, SIGNALS)]
+
+
+def catches(process: Any, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) & 1 << number - 1)
+
+
+def wait_for_first_line(process: Any) -> None:
+    """Wait until vestel.py runs: its first line takes Python's handler of Ctrl-C away."""
+    eventually(lambda: catches(process, signal.SIGINT))
+    eventually(lambda: not catches(process, signal.SIGINT) or catches(process, signal.SIGTERM))
+
+
+def send(process: Any, pair: Any, microseconds: int) -> set[int]:
+    """Send both, so far apart; return the exit codes that are right then."""
+    (first, _), (second, _) = pair
+    process.send_signal(first)
+    until = time.perf_counter() + microseconds / 1e6
+    while time.perf_counter() < until:
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, second)  # not send_signal(), which looks first whether it still runs
+    return {status for _, status in pair}
+
+
+def test_two_signals_in_a_row_end_it_cleanly_at_any_moment(start: Start) -> None:
+    def begin(mode: str) -> tuple[Staying, float]:
+        staying = Staying(mode, start, "--demo")
+        process = staying.running.process
+        wait_for_first_line(process)
+        return staying, time.monotonic()
+
+    watching, begun = begin("watch")
+    eventually(watching.newest)
+    whole = time.monotonic() - begun  # from its first line to its first reading
+    for n, pair in enumerate(6 * PAIRS):
+        staying, begun = begin(MODES[n // 4 % 2])
+        moment = begun + 1.2 * whole * n / 24
+        eventually(lambda: time.monotonic() > moment)  # noqa: B023
+        right = send(staying.running.process, pair, n * 15)
+        killed = {-number for number, _ in pair}  # as long as there is nothing to end cleanly
+        assert staying.running.wait() in right | killed, pair
+        assert staying.err == []
+        assert all(line.endswith("}\n") for line in staying.running.out)
+
+
+def test_two_signals_in_a_row_leave_the_terminal_once(environment: dict[str, str]) -> None:
+    def end(case: tuple[int, Any]) -> None:
+        n, pair = case
+        window = Terminal(["--watch=1", "--ip=127.0.0.1", f"--port={free_port()}"], environment)
+        eventually(lambda: "no reading since" in window.sent)
+        right = send(window.process, pair, n * 30)
+        assert window.wait() in right
+        assert window.sent.startswith(ENTER)
+        _, said = window.sent.split(LEAVE)
+        assert re.fullmatch("WARNING: no reading since .*\n", said)
+
+    for n in range(4):
+        side_by_side(end, [(4 * n + k, pair) for k, pair in enumerate(PAIRS)])
+
+
+def test_a_second_signal_while_the_last_words_hang_ends_it_too(environment: dict[str, str]) -> None:
+    def end(pair: Any) -> None:
+        with full_terminal() as line:
+            command = [sys.executable, str(SCRIPT), "--demo", "--watch=1"]
+            env = {**environment, "TERM": "xterm"}
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=line, stderr=line, env=env)
+            try:
+                eventually(lambda: catches(process, signal.SIGTERM))
+                right = send(process, pair, 100_000)
+                assert process.wait(timeout=30) in right
+            finally:
+                process.kill()
+                process.wait()
+
+    side_by_side(end, PAIRS)
