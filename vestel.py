@@ -560,10 +560,9 @@ class Charger:
     def __init__(self, open_connection: Callable[[], Connection], name: str, timeout: float) -> None:
         self.name = name
         self.connections = 0  # so far
-        self.connected_at = math.inf  # monotonic, as all times here; inf: not yet
         self.unconfirmed = ""  # what may have been written, until the user is told what came of it
         self.sign_every: float | None = None  # s; None: the alive sign is left to others
-        self.sign_due = -math.inf
+        self.sign_due = -math.inf  # monotonic, as all times here
         self.sign_failure: ChargerError | None = None  # of the last one
         self._sign_wait = 0.0  # s until one that failed is given again
         self._open = open_connection
@@ -576,7 +575,7 @@ class Charger:
         """End the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
-        self._connection, self.connected_at = None, math.inf
+        self._connection = None
         if not self.sign_failure:
             self.sign_due = -math.inf  # first on the next one
 
@@ -642,7 +641,6 @@ class Charger:
             self._tried_at = time.monotonic()
             self._connection = self._open()
             self.connections += 1
-            self.connected_at = time.monotonic()
             self.sign_every = self.sign_every and SIGN_EVERY  # it may have another failsafe timeout now
         return self._connection
 
@@ -927,6 +925,21 @@ def _text(words: Sequence[int]) -> str:
 # --- Formatters: the reading to text ----------------------------------------------------------
 
 
+ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})  # of Prometheus, in label values
+FIELD = re.compile(r"{([\w.]+):?(.*?)}")  # of HUMAN: key, format
+STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}
+PAINT = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "strong": "\x1b[1m"}
+# What one wants to know first, laid out as HUMAN.
+GLANCE = """
+== Glance ==
+State:              {states.chargepoint.name}{states.faults}
+Power:              {electrical.power.total_kw:.2f} kW
+Session Energy:     {session.energy_kwh:.3f} kWh
+Session Duration:   {session.duration}
+Dynamic Current:    {settings.dynamic_current_a} A
+"""
+
+
 def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in reading.items():
@@ -947,10 +960,7 @@ def format_json(reading: Reading, indent: int | None = None) -> str:
 
 
 def format_prometheus(reading: Reading | None, own: Snapshot | None = None) -> str:
-    """The reading in the text exposition format 0.0.4; None says that the charger is down.
-
-    `own` is what --listen has to tell of itself.
-    """
+    """Exposition format 0.0.4 of a reading (None: the charger is down), and of --listen itself (`own`)."""
     flat = _flat(reading or {})
     flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
     serial = {"serial": flat.get("identity.serial") or ""}
@@ -958,46 +968,28 @@ def format_prometheus(reading: Reading | None, own: Snapshot | None = None) -> s
     info = {key: flat.get(f"details.{key}") or "" for key in ("chargepoint_id", "brand", "model", "firmware")}
     if any(info.values()):
         metrics.append(_metric("vestel_info", "What the charger is.", [({**serial, **info}, 1)]))
-    codes = {kind: ", ".join(map("{} {}".format, range(9), names)) for kind, names in NAMES.items()}
+    codes = {kind: ", ".join(f"{n} {name}" for n, name in enumerate(names)) for kind, names in NAMES.items()}
     for name, pattern, text in _rows(METRICS):
-        keys = _phases(pattern)
-        phases = [{"phase": str(n)} for n in (1, 2, 3)] if len(keys) > 1 else [{}]
-        samples = [({**serial, **phase}, flat.get(key)) for phase, key in zip(phases, keys)]
+        labels = [{**serial, "phase": n} for n in "123"] if "#" in pattern else [serial]
+        samples = zip(labels, map(flat.get, _phases(pattern)))
         metrics.append(_metric(name, text.format(**codes), samples))
     code = flat.get("states.fault_code")
-    active = [None if code is None else code >> bit & 1 for bit in range(len(FAULTS))]
-    labels = ({**serial, "bit": str(bit), "fault": fault} for bit, fault in enumerate(FAULTS))
-    metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", [*zip(labels, active)]))
+    if code is not None:
+        bits = [({**serial, "bit": str(n), "fault": name}, code >> n & 1) for n, name in enumerate(FAULTS)]
+        metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", bits))
     for name, kind, field, text in _rows(OWN_METRICS) if own else ():
         value = getattr(own, field) if reading or kind == "counter" else None
         metrics.append(_metric(name, text, [({}, value)], kind))
     return "\n".join(filter(None, metrics))
 
 
-def _metric(name: str, text: str, samples: Sequence[tuple[dict[str, str], Any]], kind: str = "gauge") -> str:
+def _metric(name: str, text: str, samples: Iterable[tuple[dict[str, str], Any]], kind: str = "gauge") -> str:
     lines = ""
     for labels, value in samples:
-        pairs = ",".join(f'{label}="{_escape(held)}"' for label, held in labels.items())
+        pairs = ",".join(f'{label}="{held.translate(ESCAPES)}"' for label, held in labels.items())
         if value is not None:
             lines += f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n"
     return lines and f"# HELP {name} {text}\n# TYPE {name} {kind}\n{lines}"
-
-
-def _escape(label_value: str) -> str:
-    return label_value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-FIELD = re.compile(r"{([\w.]+):?(.*?)}")  # of HUMAN: key, format
-STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}  # of states
-PAINT = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "strong": "\x1b[1m"}
-# Laid out as HUMAN.
-GLANCE = """
-== Glance ==
-Power:              {electrical.power.total_kw:.2f} kW
-Session Energy:     {session.energy_kwh:.3f} kWh
-Session Duration:   {session.duration}
-Dynamic Current:    {settings.dynamic_current_a} A
-"""
 
 
 class Row(NamedTuple):
@@ -1005,48 +997,36 @@ class Row(NamedTuple):
 
     label: str
     cells: list[str]
+    text: str  # the cells side by side
     style: str  # of PAINT where it stands out, or ""
 
-    @property
-    def text(self) -> str:
-        """The cells side by side."""
-        return "".join(f"{cell:10}" for cell in self.cells).rstrip()
 
-
-def sections(reading: Reading, layout: str = HUMAN) -> dict[str, list[Row]]:
-    """What people see of a reading: section -> rows, `n/a` for None."""
+def sections(reading: Reading, layout: str = HUMAN, most: int = 32) -> dict[str, list[Row]]:
+    """What people see of a reading: section -> rows, `n/a` for None, and at most so many faults by name."""
     flat = _flat(reading)
-    seconds, faults = flat["session.duration_s"], flat["states.faults"]
+    seconds, faults = flat["session.duration_s"], flat["states.faults"] or []
     flat["session.duration"] = None if seconds is None else timedelta(seconds=seconds)
-    flat["states.faults"] = f" ({', '.join(faults)})" if faults else ""
+    named = faults[:most] + [f"and {len(faults) - most} more"] * (len(faults) > most)
+    flat["states.faults"] = f" ({', '.join(named)})" if faults else ""
+    if "details" not in reading:
+        layout = layout.partition("== Details ==")[0]  # they come last
     shown: dict[str, list[Row]] = {}
     for line in layout.strip().splitlines():
         label, _, pattern = line.partition(":")
-        cells = _phases(pattern.strip())
         if not pattern:
-            title = label.strip("= ")
-        elif _key(cells[0]) in flat:
-            row = Row(label, [_fill(cell, flat) for cell in cells], _style(_key(cells[0]), flat))
-            shown.setdefault(title, []).append(row)
+            rows = shown.setdefault(label.strip("= "), [])
+            continue
+        cells = [_fill(cell, flat) for cell in _phases(pattern.strip())]
+        style = "bad" if faults and "{states.faults}" in pattern else STYLES.get(cells[0], "")
+        rows.append(Row(label, cells, "".join(f"{cell:10}" for cell in cells).rstrip(), style))
     return shown
 
 
-def _key(cell: str) -> str:
-    return str(FIELD.findall(cell)[0][0])
-
-
-def _fill(cell: str, flat: dict[str, Any]) -> str:
-    if flat[_key(cell)] in (None, ""):
+def _fill(pattern: str, flat: dict[str, Any]) -> str:
+    first, *_ = FIELD.finditer(pattern)
+    if flat[first[1]] in (None, ""):
         return "n/a"
-    return FIELD.sub(lambda field: format(flat[field[1]], field[2]), cell)
-
-
-def _style(key: str, flat: dict[str, Any]) -> str:
-    if key == "states.fault_code":
-        return "bad" if flat[key] else ""
-    if key == "electrical.power.total_w":
-        return "strong"
-    return STYLES.get(flat[key], "") if key.startswith("states.") else ""
+    return FIELD.sub(lambda field: format(flat[field[1]], field[2]), pattern)
 
 
 def _paint(text: str, style: str) -> str:
@@ -1057,204 +1037,140 @@ def format_human(reading: Reading, colour: bool = False) -> str:
     """The reading in sections of labelled values, for a terminal."""
     blocks = []
     for title, rows in sections(reading).items():
-        lines = [f"== {title} ==\n"]
-        for row in rows:
-            style = row.style if colour and row.style != "strong" else ""
-            lines.append(f"{row.label + ':':20} {_paint(row.text, style)}\n")
-        blocks.append("".join(lines))
+        lines = [f"{row.label + ':':20} {_paint(row.text, row.style if colour else '')}\n" for row in rows]
+        blocks.append("".join([f"== {title} ==\n", *lines]))
     return "\n".join(blocks)
 
 
-def _glance(reading: Reading, most: int) -> tuple[str, list[Row]]:
-    """What one wants to know first: the state, with so many faults by name at the most, and GLANCE."""
-    state = reading["states"]["chargepoint"]["name"] or "State unknown"
-    faults = ", ".join(_first(reading["states"]["faults"] or [], most))
-    return f"{state}: {faults}" if faults else state, sections(reading, GLANCE)["Glance"]
-
-
-def _first(names: list[str], most: int) -> list[str]:
-    return names if len(names) <= most else [*names[:most], f"and {len(names) - most} more"]
-
-
-def _local(text: str, form: str = "%H:%M:%S") -> str:
+def _local(text: str) -> str:
     """The text with its times in local time."""
-    pattern = r"\d{4}-\d\d-\d\dT[\d:]+\+00:00"
-    return re.sub(pattern, lambda at: datetime.fromisoformat(at[0]).astimezone().strftime(form), text)
-
-
-def _problem(snapshot: Snapshot) -> str:
-    return _local(snapshot.problem, "%Y-%m-%d %H:%M:%S")  # it may last for days
+    times = r"\d{4}-\d\d-\d\dT[\d:]+\+00:00"
+    return re.sub(times, lambda at: str(datetime.fromisoformat(at[0]).astimezone())[:19], text)
 
 
 def _history(powers: Sequence[tuple[float, int | None]], now: float, count: int) -> list[int | None]:
     """The greatest power (W) in each of so many parts of the last hour; None without a reading."""
-    parts: list[list[int | None]] = [[] for _ in range(count)]
+    beats: dict[int, list[int | None]] = {}
     for at, watts in powers:
-        part = math.floor((at - now + HISTORY) * count / HISTORY)
-        if part >= 0:
-            parts[min(part, count - 1)].append(watts)
-    history, last = [], None
-    for held in parts:  # one without a beat shows what the beat before it has read
-        history.append(max((watts for watts in held or [last] if watts is not None), default=None))
-        last = held[-1] if held else last
+        part = min(math.floor((at - now + HISTORY) * count / HISTORY), count - 1)
+        beats.setdefault(part, []).append(watts)
+    history = []
+    held: list[int | None] = [None]
+    for part in range(count):
+        held = beats.get(part, held[-1:])  # one without a beat shows what the beat before it has read
+        history.append(max((watts for watts in held if watts is not None), default=None))
     return history
 
 
-# The live view: two halves from 80 columns on. What matters least is left out first.
-SCREEN = ("States", "Electrical", "Session"), ("Identity", "Current Limits", "Details")
-MATTERS = ["States", "Electrical", "Session", "Current Limits", "Identity", "Details"]
+# The live view: two halves from 80 columns on. What matters least comes last, and is left out first.
+SCREEN = ["States", "Electrical", "Session"], ["Current Limits", "Identity", "Details"]
 LEFT = 47  # columns of the left half: the longest state fits
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
-ENDS = "  Ctrl-C ends"
 
 
 def format_screen(
-    name: str,
-    snapshot: Snapshot,
-    now: float,
-    columns: int,
-    rows: int,
-    colour: bool,
-    blocks: bool,
-    notes: Sequence[str],
+    name: str, newest: Snapshot, now: float, width: int, rows: int, colour: bool, fine: bool, notes: list[str]
 ) -> list[str]:
-    """What fills a terminal: the reading or the problem, the powers of the last hour, the last notes.
-
-    `now` is on the clock of the snapshot; `blocks` says whether the terminal can show them.
-    """
-    reading, problem, foot = snapshot.reading, snapshot.problem, []
-    history, levels = _history(snapshot.powers, now, columns), BLOCKS if blocks else ASCII
-    top = max((watts for watts in history if watts is not None), default=-1)
-    if top >= 0:
-        foot.append(f"Power, last {HISTORY // 60} min, up to {top / 1000:.2f} kW"[:columns])
-        foot.append("".join(" " if w is None else levels[w * len(levels) // (top + 1)] for w in history))
-    for note in [note for note in notes if not problem or problem not in note][-2 if rows > 24 else -1 :]:
-        foot += _wrap(note, columns, max(1, rows // 12))
-    room, head = max(0, rows - 1 - len(foot)), ""
+    """The lines that fill a terminal; `now` is monotonic, and `fine` says whether it can show BLOCKS."""
+    reading, problem, foot = newest.reading, _local(newest.problem), []
+    head = f"Ctrl-C ends  {name}"
     if reading:
-        body, (state, (power, *_)) = _body(reading, columns, room), _glance(reading, 1)
-        told = any("Total Power" in line for line in body)
-        head = "  ".join(["", _local(reading["timestamp"]), *([] if told else [power.text, state])])
+        state, power, *_ = sections(reading, GLANCE, 1)["Glance"]
+        head = "  ".join([_local(reading["timestamp"])[11:], power.text, state.text, head])
+    if width < 35:  # not even the longest state, or what is said of the plot
+        told = _wrap(f"{head}  {problem} (a wider terminal shows more)", width)
+        return [line[:width] for line in told[:rows]]
+    history, levels = _history(newest.powers, now, width), BLOCKS if fine else ASCII
+    top = max((watts for watts in history if watts is not None), default=None)
+    if top is not None:
+        foot.append(f"Power, last {HISTORY // 60} min, up to {top / 1000:.2f} kW")
+        foot.append("".join(" " if w is None else levels[w * len(levels) // (top + 1)] for w in history))
+    news = [note for note in notes if reading or newest.problem not in note]
+    for note in news[-2 if rows > 24 else -1 :]:
+        foot += _wrap(note, width, 2)
+    room = max(0, rows - 1 - len(foot))
+    if reading and width < 80:
+        body = _fit(reading, SCREEN[0] + SCREEN[1], width, room)
+    elif reading:
+        halves = _fit(reading, SCREEN[0], LEFT, room), _fit(reading, SCREEN[1], width - LEFT - 1, room)
+        body = [" ".join(line).rstrip() for line in zip_longest(*halves, fillvalue=" " * LEFT)]
     else:
-        style = "bad" if snapshot.failed else ""
-        body = [_paint(line, style) for line in _wrap(_problem(snapshot), columns, max(1, room))]
-    head = f"{name[: max(0, columns - len(head))]}{head}".lstrip()
-    head += f"{ENDS:>{columns - len(head)}}" if len(head + ENDS) <= columns else ""
-    lines = [head[:columns], *body[:room], *foot][:rows]
+        body = [_paint(line, "bad" if newest.failed else "") for line in _wrap(problem, width)]
+    lines = [_paint(head[:width], "strong"), *body[:room], *foot][:rows]
     return lines if colour else [re.sub("\x1b.*?m", "", line) for line in lines]
 
 
-def _wrap(text: str, columns: int, most: int | None = None) -> list[str]:
+def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
     import textwrap
 
-    lines = textwrap.wrap(text, max(8, columns), max_lines=most, placeholder=" ...", subsequent_indent="  ")
-    return [line[:columns] for line in lines]
+    return textwrap.wrap(text, width, max_lines=most, placeholder=" ...", subsequent_indent="  ")
 
 
-def _body(reading: Reading, columns: int, room: int) -> list[str]:
-    halves: list[tuple[Sequence[str], int]] = [*zip(SCREEN, (LEFT, columns - LEFT - 1))]
-    if columns < 80:
-        halves = [(SCREEN[0] + SCREEN[1], columns)]
-    rows = zip_longest(*(_fit(reading, *half, room) for half in halves), fillvalue=" " * LEFT)
-    return [" ".join(row).rstrip() for row in rows]
-
-
-def _fit(reading: Reading, titles: Sequence[str], width: int, room: int) -> list[str]:
+def _fit(reading: Reading, titles: list[str], width: int, room: int) -> list[str]:
     """The sections as lines that fit the room: faults are cut, then sections left out, which is told."""
-    states, faults = reading["states"], reading["states"]["faults"] or []
-    kept = [title for title in MATTERS if title in titles and title in sections(reading)]
-    left_out: list[str] = []
-
-    def lines(count: int) -> list[str]:
-        shown = sections({**reading, "states": {**states, "faults": _first(faults, count)}})
-        told = f"not shown: {', '.join(left_out)}: the terminal is too small" if left_out else ""
-        held = [line for title in titles if title in kept for line in _lines(title, shown[title], width)]
-        return held + [f"{line:{width}}" for line in _wrap(told, width)]
-
-    while kept and len(lines(1)) > room:
-        left_out.append(kept.pop())
-    counts = range(len(faults), 1, -1)
-    return next((shown for shown in map(lines, counts) if len(shown) <= room), lines(1))
-
-
-def _lines(title: str, rows: list[Row], width: int) -> list[str]:
-    """A section in colour, each line as long as the width."""
-    lines, start = [], 2 + max(len(row.label) for row in rows)
-    texts = [("", f"== {title} ==", "strong"), *((f"{row.label}:", row.text, row.style) for row in rows)]
-    for label, text, style in texts:
-        wrapped = [f"{label:{start}}{text}" if label else text[:width]]
-        if len(wrapped[0]) > width:
-            apart = max(len(label), 2 + len(text)) <= width < len(f"{label} {text}")
-            wrapped = [label, f"  {text}"] if apart else _wrap(f"{label} {text}", width)
-        for line in wrapped:
-            before = label if line.startswith(label) else ""
-            lines.append(before + _paint(line[len(before) :], style) + " " * (width - len(line)))
+    titles = [title for title in titles if title in sections(reading)]
+    whole = [(most, len(titles)) for most in range(len(reading["states"]["faults"] or []), 1, -1)]
+    for most, count in whole + [(1, count) for count in range(len(titles), -1, -1)]:
+        shown = sections(reading, HUMAN, most)
+        lines = [line for title in titles[:count] for line in _lines(title, shown[title], width)]
+        if titles[count:]:
+            told = f"not shown: {', '.join(titles[count:])}: the terminal is too small"
+            lines += [f"{line:{width}}" for line in _wrap(told, width)]
+        if len(lines) <= room:
+            break
     return lines
 
 
+def _lines(title: str, rows: list[Row], width: int) -> list[str]:
+    """A section in colour, each line as long as the width; what finds no room by its label stands below."""
+    start = 2 + max(len(row.label) for row in rows)
+    parts = [("", f"== {title} ==", "strong")]
+    for row in rows:
+        below = [] if start + len(row.text) <= width else _wrap(row.text, width - 2)
+        parts.append((f"{row.label + ':':{start}}", "" if below else row.text, row.style))
+        parts += [("  ", text, row.style) for text in below]
+    return [label + _paint(text, style) + " " * (width - len(label + text)) for label, text, style in parts]
+
+
 STYLE = """
-:root { color-scheme: light dark; --good: #17752f; --bad: #b3261e; --ink: #1b1b1b; --dim: #595959;
-  --line: #d4d4d4; --card: #fff; --page: #f3f4f6 }
-@media (prefers-color-scheme: dark) { :root { --good: #5fd07c; --bad: #ff8a80; --ink: #ececec; --dim: #a8a8a8;
-  --line: #3c3f44; --card: #212429; --page: #15171a } }
-body { background: var(--page); color: var(--ink); font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto;
-  max-width: 72rem; overflow-wrap: anywhere; padding: 1rem }
+:root { color-scheme: light dark; --good: #17752f; --bad: #b3261e; --line: #8886 }
+@media (prefers-color-scheme: dark) { :root { --good: #5fd07c; --bad: #ff8a80 } }
+body { background: Canvas; font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
+  overflow-wrap: anywhere; padding: 1rem }
 h1, #power { font-size: clamp(1.7rem, 6vw, 2.8rem); line-height: 1.15; margin: 0 }
-h2 { font-size: 1rem; margin: 0 0 .25rem } p { margin: .25rem 0 } a { color: inherit }
-.good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: bold }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem; margin: 1rem 0 } dd { font-size: 1.3rem; margin: 0 }
-section, figure { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
-  break-inside: avoid; margin: 0 0 1rem; padding: .75rem 1rem } figure { margin-top: 1rem }
-section:empty, figure:empty, p:empty, dl:empty { display: none }
-svg { display: block; overflow: visible; width: 100% } text { fill: var(--dim); font-size: .75rem }
-line { stroke: var(--line) } path { fill: var(--good); fill-opacity: .4; stroke: var(--good); stroke-width: 2;
+h2, p { font-size: 1rem; margin: .25rem 0 } #about, dt, th, text { font-weight: normal; opacity: .7 }
+.good { color: var(--good) } .bad { color: var(--bad) } [id]:empty { display: none }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem } dd { font-size: 1.3rem; margin: 0 }
+section, figure { border: 1px solid var(--line); border-radius: .6rem; break-inside: avoid;
+  margin: 0 0 1rem; padding: .5rem 1rem }
+svg { overflow: visible; width: 100% } text { fill: currentColor; font-size: .75rem }
+line { stroke: var(--line) } path { fill: var(--good); opacity: .5; stroke: var(--good);
   vector-effect: non-scaling-stroke }
-main { columns: 22rem; column-gap: 1rem } table { border-collapse: collapse; font-size: .9rem; width: 100% }
-th, td { overflow-wrap: normal; padding: .25rem 0 .25rem .5rem; text-align: right; vertical-align: top }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere } thead + tbody td { white-space: nowrap }
-tbody:first-child th { white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
-th[scope=row] { padding-left: 0; text-align: left }
-#about, footer, dt, th { color: var(--dim); font-weight: normal }
-.stale > :not(#connection) { filter: grayscale(1); opacity: .6 }
+main { columns: 22rem } table { border-collapse: collapse; font-size: .9rem; width: 100% }
+th, td { padding: .25rem 0 .25rem .5rem; text-align: right; vertical-align: top }
+th { overflow-wrap: normal } tbody th { padding-left: 0; text-align: left }
+thead + tbody td, tbody:first-child th { white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
+#connection:not(:empty) ~ * { filter: grayscale(1); opacity: .6 }
 """
 SCRIPT = """
 let seen = new Date()
 async function renew() {
-  const stop = new AbortController(), late = setTimeout(() => stop.abort(), 10000)
   try {
-    const reply = await fetch(location.pathname, { cache: "no-store", signal: stop.signal })
+    const reply = await fetch(location.pathname, { signal: AbortSignal.timeout?.(4000) })
     const page = new DOMParser().parseFromString(await reply.text(), "text/html")
-    if (!page.getElementById("state")) throw reply.status
-    for (const fresh of page.querySelectorAll("[id]")) {
-      const shown = document.getElementById(fresh.id)
-      if (!shown) return location.reload()
+    for (const shown of document.querySelectorAll("[id]")) {
+      const fresh = page.getElementById(shown.id)  // null, which is caught, where another page answers
       if (shown.className !== fresh.className) shown.className = fresh.className
       if (shown.innerHTML !== fresh.innerHTML) shown.innerHTML = fresh.innerHTML
     }
     document.title = page.title
-    document.body.classList.remove("stale")
     seen = new Date()
-  } catch (problem) {
+  } catch {
     const line = "no connection to vestel.py since " + seen.toTimeString().slice(0, 8)
-    document.body.classList.add("stale")
     document.getElementById("connection").textContent = document.title = line
   }
-  clearTimeout(late)
-  setTimeout(renew, 5000)
 }
-setTimeout(renew, 5000)
-"""
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title} - Vestel EVC04</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<style>{css}</style></head><body>
-<p id="connection" class="bad" role="alert"></p><p id="about">{about}</p>
-<h1 id="state" class="{style}" aria-live="polite">{state}</h1><p id="power">{power}</p>
-<p id="problem" class="{style}">{problem}</p><dl id="glance">{glance}</dl><figure id="plot">{plot}</figure>
-<main>{cards}</main>
-<footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
-<noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
-<script>{script}</script></body></html>
+setInterval(renew, 5000)
 """
 
 
@@ -1271,77 +1187,68 @@ def csp() -> str:
 
 
 def format_page(name: str, snapshot: Snapshot, now: float, clock: float) -> str:
-    """The reading, or the problem, as a web page that needs nothing from elsewhere and renews itself.
-
-    `now` is on the clock of the snapshot; `clock` is what time.time() says at that moment.
-    """
+    """A web page that needs nothing else and renews itself; `now` (monotonic) is `clock` (Unix time)."""
     from html import escape
 
     state, style = ("No reading", "bad") if snapshot.failed else ("Connecting", "")
-    power, about, glance, shown = "", name, "", {}
+    power, about, glance, cards, shown = "", name, "", "", {}
     if snapshot.reading:
-        state, (total, *rows) = _glance(snapshot.reading, 2)
-        power, shown = total.text, sections(snapshot.reading)
-        styles = [row.style for row in shown["States"]]
-        style = "bad" if "bad" in styles else styles[0]
-        about = f"{name}, read at {_local(snapshot.reading['timestamp'])}"
+        shown = sections(snapshot.reading)
+        first, total, *rows = sections(snapshot.reading, GLANCE, 2)["Glance"]
+        state, style, power = first.text, first.style, total.text
+        about = f"{name}, read at {_local(snapshot.reading['timestamp'])[11:]}"
         glance = "".join(f"<div><dt>{row.label}</dt><dd>{row.text}</dd></div>" for row in rows)
-    cards = ""
-    for title in MATTERS:
+    for title in SCREEN[0] + SCREEN[1]:
         table = f"<h2>{title}</h2>{_table(shown[title])}" if title in shown else ""
         cards += f'<section id="{title.replace(" ", "-").lower()}">{table}</section>'
-    texts = {"state": state, "power": power, "about": about, "problem": _problem(snapshot), "style": style}
-    return PAGE.format(
-        title=escape(f"{state} {power}".strip()),
-        glance=glance,
-        plot=_plot(snapshot.powers, now, clock),
-        cards=cards,
-        css=STYLE,
-        script=SCRIPT,
-        **{key: escape(text) for key, text in texts.items()},
-    )
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(state)} {power} - Vestel EVC04</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<style>{STYLE}</style></head><body>
+<p id="connection" class="bad" role="alert"></p><p id="about">{escape(about)}</p>
+<h1 id="state" class="{style}" aria-live="polite">{escape(state)}</h1><p id="power">{power}</p>
+<p id="problem" class="{style}">{escape(_local(snapshot.problem))}</p><dl id="glance">{glance}</dl>
+<figure id="plot">{_plot(snapshot.powers, now, clock)}</figure><main>{cards}</main>
+<footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
+<noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
+<script>{SCRIPT}</script></body></html>
+"""
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: list[Row]) -> str:
     from html import escape
 
-    lines, heads = "", ""
-    for label, cells, style in rows:
+    head, lines = "", ""
+    for label, cells, _, style in rows:
         name, *phases = label.split(" L")
-        heads = heads or "".join(f'<th scope="col">L{phase}</th>' for phase in phases)
-        span = ' colspan="3"' if heads and not phases else ""
-        held = (f'<td class="{style}"{span}>{escape(cell)}</td>'.replace("_", "_<wbr>") for cell in cells)
-        lines += f'<tr><th scope="row">{name}</th>{"".join(held)}</tr>'
-    head = heads and f"<thead><tr><td></td>{heads}</tr></thead>"
+        if phases:
+            heads = "".join(f'<th scope="col">L{phase}</th>' for phase in phases)
+            head = f"<thead><tr><td></td>{heads}</tr></thead>"
+        span = 3 // len(cells)
+        held = "".join(f'<td class="{style}" colspan="{span}">{escape(cell)}</td>' for cell in cells)
+        lines += f'<tr><th scope="row">{name}</th>{held.replace("_", "_<wbr>")}</tr>'
     return f"<table>{head}<tbody>{lines}</tbody></table>"
 
 
 def _plot(powers: Sequence[tuple[float, int | None]], now: float, clock: float) -> str:
     """The powers of the last hour as SVG with kW and local times; "" where there is none."""
-    history = _history(powers, now, 360)
-    known = [watts for watts in history if watts is not None]
-    if not known:
+    bars = {x: watts for x, watts in enumerate(_history(powers, now, 360)) if watts is not None}
+    if not bars:
         return ""
-    step = next(step for step in (1, 2, 4, 5, 10, 20) if max(known) <= 5000 * step)  # kW
-    steps = max(1, math.ceil(max(known) / 1000 / step))
-    marks, path, zero = "", "", step * steps * 1000
+    most = max(bars.values())
+    step = next(step for step in (1, 2, 4, 5, 10, 20) if most <= 5000 * step)  # kW
+    steps = max(1, math.ceil(most / 1000 / step))
+    marks, zero = "", step * steps * 1000
     for n in range(steps + 1):
         y = 180 - 160 * n // steps
         marks += f'<line x2="100%" y1="{y}" y2="{y}"/><text y="{y - 4}">{n * step} kW</text>'
-    local = datetime.fromtimestamp(clock)
-    for ago in range(local.minute % 10 * 60 + local.second, HISTORY, 600):
+    for ago in range(int(clock) % 600, HISTORY, 600):
         x, then = 100 - 100 * ago / HISTORY, datetime.fromtimestamp(clock - ago)
         marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
-    for x, (before, watts) in enumerate(zip([None, *history], [*history, None])):
-        if watts is not None:
-            path += f"{'' if before is not None else f'M{x} {zero}'}V{zero - watts}H{x + 1}"
-        elif before is not None:
-            path += f"V{zero}"
-    least, most = min(known) / 1000, max(known) / 1000
-    said = f"Power in the last {HISTORY // 60} minutes: {least:.2f} to {most:.2f} kW"
+    path = "".join(f"M{x} {zero}v-{watts}h1v{watts}" for x, watts in bars.items())
     return (
-        f"<h2>Power, last {HISTORY // 60} minutes</h2>"
-        f'<svg role="img" height="205" aria-label="{said}">{marks}'
+        f"<h2>Power, last {HISTORY // 60} min, up to {most / 1000:.2f} kW</h2>"
+        f'<svg height="205" aria-hidden="true">{marks}'
         f'<svg y="20" height="160" viewBox="0 0 360 {zero}" preserveAspectRatio="none">'
         f'<path d="{path}"/></svg></svg>'
     )
@@ -1720,7 +1627,7 @@ class Keeper:
 
         Raises ChargerError where the charger is lost, and Problem where it takes no such current.
         """
-        charger, began, now, connected_at = self.charger, time.monotonic(), _now(), self.charger.connected_at
+        charger, began, now = self.charger, time.monotonic(), _now()
         if not charger.sign_failure:
             charger.sign_due = began
         core = read_core(charger)
@@ -1730,7 +1637,7 @@ class Keeper:
         if self._lost_at:
             self._say(f"WARNING: {charger.name} answers again (lost at {self._lost_at})")
             self._lost_at, self._delay = "", 0.0
-        if self._repeats_old_values(details.words, connected_at):
+        if self._repeats_old_values(details.words):
             old = "the charger repeats old values: its clock stands still; making a new connection"
             self._tell({**self._told, "frozen": old})
             charger.close()
@@ -1769,7 +1676,7 @@ class Keeper:
         passing = any(e.lost or e.code in (ACKNOWLEDGE, BUSY) for e in known.failures.values())
         return passing or not (known.failures or IDENTITY.issuperset(known.words))
 
-    def _repeats_old_values(self, words: Words, connected_at: float) -> bool:
+    def _repeats_old_values(self, words: Words) -> bool:
         """Whether the box answers with values of some time ago, as its clock tells (seen: nymea).
 
         It does so until the connection is closed: a clock that stands still on a new one, too,
@@ -1780,7 +1687,7 @@ class Keeper:
         if since < math.inf and (shows != shown or None in shows):
             self._clock = shows, time.monotonic()
         elif time.monotonic() >= since + STANDS_STILL:
-            if connected_at < since:
+            if "frozen" not in self._told:
                 return True
             self._clock = shown, math.inf
         return False

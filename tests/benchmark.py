@@ -135,9 +135,8 @@ def scrape(charger: SimulatedCharger, total: int) -> None:
         server.terminate()
         server.wait(10)
     p99 = statistics.quantiles(walls, n=100)[98]
-    print(
-        f"{total / sum(walls) * 1000:.0f} scrapes per second, 99th percentile {p99:.1f} ms, up at {ups} of {total}"
-    )
+    speed = f"{total / sum(walls) * 1000:.0f} scrapes per second, 99th percentile {p99:.1f} ms"
+    print(f"{speed}, up at {ups} of {total}")
     print(f"memory after {total // 10} scrapes {early:.1f} MiB, after {total} {late:.1f} MiB")
 
 

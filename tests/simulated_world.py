@@ -440,7 +440,8 @@ class World:
         wanted = [(registers[address], amps) for address, amps in (currents or {}).items()]
         self.charger = vestel.Charger(box.open, "the box", box.reply_timeout)
         self.keeper = vestel.Keeper(self.charger, wanted, details, every, self.say)
-        self.due = time.now
+        self.due = self._ended = time.now
+        self._hasty = 0
         self.beats: deque[tuple[float, float]] = deque(maxlen=100_000)  # begin and end
 
     def say(self, line: str) -> None:
@@ -465,6 +466,9 @@ class World:
             begun = self.time.now
             self.due = self.keeper.beat()
             self.beats.append((begun, self.time.now))
+            self._hasty = self._hasty + 1 if self.time.now == begun == self._ended else 0
+            self._ended = self.time.now
+            assert self._hasty < 10, "beat after beat, and no time passes"
 
     def read(self, times: int = 1) -> None:
         """Let so many beats be that make a reading, or fail to: others give but an alive sign."""

@@ -50,7 +50,8 @@ def draw(
     blocks: bool = True,
     notes: tuple[str, ...] = (),
 ) -> list[str]:
-    lines = vestel.format_screen(NAME, snapshot, NOW, columns, rows, colour, blocks, notes)
+    lines = vestel.format_screen(NAME, snapshot, NOW, columns, rows, colour, blocks, [*notes])
+    lines = [line.rstrip() for line in lines]
     assert len(lines) <= rows
     assert max(len(re.sub("\x1b.*?m", "", line)) for line in lines) <= columns
     return lines
@@ -64,25 +65,27 @@ def an_hour(snapshot: vestel.Snapshot, *powers: int | None, every: float = 5.0) 
 
 def test_the_whole_reading_fits_80_columns_and_24_rows() -> None:
     assert draw(an_hour(reading(), 70501)) == [
-        "192.168.1.100:502  14:00:30                                          Ctrl-C ends",
-        "== States ==                                    == Identity ==",
-        "Chargepoint State: Charging                     Serial:    VEST1234567890",
-        "Charging State:    Charging                     Max Power: 22000 W (22.00 kW)",
-        "Equipment State:   Running                      Phases:    3-phase",
-        "Cable State:       CableConnected_VehicleLocked == Current Limits ==",
-        "Fault Code:        0                            EVSE Minimum:     6 A",
-        "== Electrical ==                                EVSE Maximum:     32 A",
-        "Current L1 L2 L3: 15.234 A  15.181 A  15.257 A  Cable Maximum:    20 A",
-        "Voltage L1 L2 L3: 231 V     230 V     229 V     Session Maximum:  28 A",
-        "Power L1 L2 L3:   66518 W   3491 W    3492 W    Dynamic Current:  16 A",
-        "Total Power:      70501 W (70.50 kW)            Failsafe Current: 10 A",
-        "Meter Reading:    121682.1 kWh                  Failsafe Timeout: 21 s",
+        "14:00:30  70.50 kW  Charging  Ctrl-C ends  192.168.1.100:502",
+        "== States ==                                    == Current Limits ==",
+        "Chargepoint State: Charging                     EVSE Minimum:     6 A",
+        "Charging State:    Charging                     EVSE Maximum:     32 A",
+        "Equipment State:   Running                      Cable Maximum:    20 A",
+        "Cable State:       CableConnected_VehicleLocked Session Maximum:  28 A",
+        "Fault Code:        0                            Dynamic Current:  16 A",
+        "== Electrical ==                                Failsafe Current: 10 A",
+        "Current L1 L2 L3: 15.234 A  15.181 A  15.257 A  Failsafe Timeout: 21 s",
+        "Voltage L1 L2 L3: 231 V     230 V     229 V     == Identity ==",
+        "Power L1 L2 L3:   66518 W   3491 W    3492 W    Serial:    VEST1234567890",
+        "Total Power:      70501 W (70.50 kW)            Max Power: 22000 W (22.00 kW)",
+        "Meter Reading:    121682.1 kWh                  Phases:    3-phase",
         "Active Phases:    3                             == Details ==",
         "== Session ==                                   Chargepoint ID: CP-GARAGE-01",
         "Energy:   1940301 Wh (1940.301 kWh)             Brand:          Vestel",
         "Duration: 95025 s (1 day, 2:23:45)              Model:          EVC04",
-        "Started:  07:42:10                              Firmware: v3.187.0-1.8.156.0",
-        "Ended:    n/a                                   Clock: 2026-11-20T09:15:30",
+        "Started:  07:42:10                              Firmware:",
+        "Ended:    n/a                                     v3.187.0-1.8.156.0",
+        "                                                Clock:",
+        "                                                  2026-11-20T09:15:30",
         "                                                Phase Switch:   3-phase",
         "Power, last 60 min, up to 70.50 kW",
         " " * 79 + "█",
@@ -92,7 +95,7 @@ def test_the_whole_reading_fits_80_columns_and_24_rows() -> None:
 def test_a_narrow_terminal_has_one_section_below_the_other() -> None:
     lines = draw(reading(details=False), columns=79, rows=60)
     assert [line for line in lines if line.startswith("==")] == [
-        *("== States ==", "== Electrical ==", "== Session ==", "== Identity ==", "== Current Limits =="),
+        *("== States ==", "== Electrical ==", "== Session ==", "== Current Limits ==", "== Identity =="),
     ]
     assert "Cable State:       CableConnected_VehicleLocked" in lines
 
@@ -109,10 +112,10 @@ def test_what_finds_no_room_on_its_line_stands_below_its_label() -> None:
         (80, 24, ""),
         (80, 21, "Details"),
         (80, 20, "Session, Details"),
-        (60, 30, "Details, Identity"),
-        (60, 24, "Details, Identity, Current Limits"),
-        (60, 20, "Details, Identity, Current Limits, Session"),
-        (40, 8, "Details, Identity, Current Limits, Session, Electrical, States"),
+        (60, 30, "Identity, Details"),
+        (60, 24, "Current Limits, Identity, Details"),
+        (60, 20, "Session, Current Limits, Identity, Details"),
+        (40, 8, "States, Electrical, Session, Current Limits, Identity, Details"),
     ],
 )
 def test_what_matters_least_is_left_out_and_named(columns: int, rows: int, left_out: str) -> None:
@@ -125,14 +128,24 @@ def test_what_matters_least_is_left_out_and_named(columns: int, rows: int, left_
         assert (f"== {section} ==" in text) is (section not in left_out.split(", "))
 
 
-@pytest.mark.parametrize("rows", [3, 5, 10])
-def test_a_terminal_without_room_for_it_still_tells_power_and_state(rows: int) -> None:
-    assert draw(reading(), 80, rows)[0].startswith(f"{NAME}  14:00:30  70.50 kW  Charging ")
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (80, 3), (80, 1), (40, 24)])
+def test_power_and_state_come_first_in_every_terminal(columns: int, rows: int) -> None:
+    assert draw(reading(), columns, rows)[0].startswith("14:00:30  70.50 kW  Charging  Ctrl-C end")
+    assert "Faulted (PP Error, and 1 more)" in draw(reading(2, chargepoint="Faulted"), 80, rows)[0]
+
+
+def test_a_terminal_too_narrow_for_all_else_still_tells_power_and_state() -> None:
+    assert draw(reading(), 34, 24) == [
+        "14:00:30  70.50 kW  Charging",
+        "  Ctrl-C ends  192.168.1.100:502",
+        "  (a wider terminal shows more)",
+    ]
+    assert "no reading since 2026-11-20 13:55:30" in " ".join(" ".join(draw(LOST, 34, 24)).split())
 
 
 def test_28_faults_leave_room_for_power_and_session() -> None:
     text = "\n".join(draw(an_hour(reading(faults=28), 70501)))
-    assert "Fault Code: 268435455 (PP Error, CP Diode" in text
+    assert "  268435455 (PP Error, CP Diode Error" in text
     assert re.search(r"and \d+ more\)", text)
     assert "Total Power:      70501 W (70.50 kW)" in text
     assert "Duration: 95025 s (1 day, 2:23:45)" in text
@@ -141,14 +154,14 @@ def test_28_faults_leave_room_for_power_and_session() -> None:
 
 
 def test_faults_are_cut_to_the_room_there_is() -> None:
-    shown = [draw(an_hour(reading(faults=28), 70501), rows=rows) for rows in (22, 23, 26, 30)]
+    shown = [draw(an_hour(reading(faults=28), 70501), rows=rows)[1:] for rows in (23, 24, 26, 30)]
     cut = [re.findall(r"and (\d+) more", "\n".join(lines)) for lines in shown]
-    assert cut == [["25"], ["23"], ["17"], ["9"]]
+    assert cut == [["25"], ["23"], ["19"], ["11"]]
 
 
 def test_all_faults_are_shown_where_there_is_room() -> None:
     lines = draw(reading(faults=28), rows=50)
-    assert "more" not in "\n".join(lines)
+    assert "more" not in "\n".join(lines[1:])
     assert sum("Overvoltage" in line for line in lines) > 10
 
 
@@ -156,16 +169,17 @@ def test_a_fault_is_red_on_each_line_that_it_takes() -> None:
     lines = draw(reading(faults=9, chargepoint="Faulted", equipment="Fault"), colour=True)
     first = next(n for n, line in enumerate(lines) if line.startswith("Fault Code:"))
     end = next(n for n, line in enumerate(lines) if "Electrical" in line)
-    assert end - first > 2
-    assert all(RED in line[:20] for line in lines[first:end])
+    assert end - first > 3
+    assert all(RED in line[:20] for line in lines[first + 1 : end])
     red = re.findall(re.escape(RED) + r" *(\w+)\x1b\[0m", "\n".join(lines))
     assert red == ["Faulted", "Fault"]
 
 
 def test_headings_and_total_power_are_bold_and_charging_is_green() -> None:
-    text = "\n".join(draw(reading(), colour=True))
+    lines = draw(reading(), colour=True)
+    text = "\n".join(lines)
+    assert lines[0] == f"{BOLD}14:00:30  70.50 kW  Charging  Ctrl-C ends  {NAME}\x1b[0m"
     assert f"{BOLD}== Electrical ==\x1b[0m" in text
-    assert re.search(re.escape(BOLD) + r" *70501 W \(70\.50 kW\)\x1b\[0m", text)
     assert len(re.findall(re.escape(GREEN) + r" *Charging\x1b\[0m", text)) == 2
     assert RED not in text
 
@@ -203,7 +217,7 @@ def test_the_plot_is_plain_where_the_terminal_knows_no_blocks() -> None:
 
 def test_there_is_no_plot_before_the_first_power() -> None:
     assert "Power, last" not in "\n".join(draw(an_hour(reading(), None, None)))
-    assert draw(CONNECTING) == [NAME + " " * 52 + "Ctrl-C ends", "there is no reading yet"]
+    assert draw(CONNECTING) == [f"Ctrl-C ends  {NAME}", "there is no reading yet"]
 
 
 def test_a_lost_charger_is_told_once_in_red_and_local_time() -> None:

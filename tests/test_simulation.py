@@ -240,7 +240,6 @@ class JudgedBox(Box):
         if self.writes[address] > 1:
             self.violated(f"{address} was written twice in a beat")
         self.tries[address] = self.tries.get(address, 0) + 1
-        self.tried_at[address] = self.time.now
         asked = {FAILSAFE: [(2000, 3), (2000, 1)], DYNAMIC: [(DYNAMIC, 1)]}[address]
         known = self.unanswered.isdisjoint(asked) and self.frozen is None and self.thawed_at < self.begun
         new = address == DYNAMIC and self.set_on.get(address) != link.number
@@ -339,7 +338,7 @@ class Judge:
         self.clean: deque[float] = deque(maxlen=3)  # when the last beats without a fault began
         # The last reading: when it was due, when it ended, and whether it was without a fault.
         self.last: tuple[float, float, bool] | None = None
-        self.due = time.now
+        self.due = self.ended = time.now
         self.said = 0
         self.readings = 0
         self.firmware_seen = ""
@@ -540,6 +539,7 @@ class Judge:
                 box.begins()
                 world.beat()
                 self.judge()
+                self.ended = self.time.now
             self.judge_end()
         except Exception as error:
             raise Violation(f"seed {self.seed}: {error!r}\n{self.options}\n{self.tell()}") from error
@@ -686,7 +686,7 @@ class Judge:
     def judge_pace(self, made: bool) -> None:
         """A beat is a fixed multiple of the interval after the one before."""
         box, now = self.box, self.time.now
-        clean = made and not box.failures and not box.attempt_failed and math.isfinite(self.due)
+        clean = made and not box.failures and not box.attempt_failed and self.due >= self.ended
         interval = self.interval()
         if self.last is not None and self.last[2] and clean:
             steps = (self.due - self.last[0]) / interval
@@ -705,6 +705,8 @@ class Judge:
     def judge_hold(self) -> None:
         """A held current is in force within two beats of the moment when it could be."""
         box = self.box
+        for address in box.writes:
+            box.tried_at[address] = self.time.now  # with the reading back
         for address, since in box.wrong_since.items():
             if box.frozen is not None or (
                 address == DYNAMIC
@@ -716,7 +718,7 @@ class Judge:
             since = max(since, box.thawed_at, box.vehicle_at)
             tries = box.tries.get(address, 0)
             if tries:
-                since = max(since, box.tried_at[address] + min(60, 2 ** (tries - 1)))
+                since = max(since, box.tried_at.get(address, 0) + min(60, 2 ** (tries - 1)))
             if box.limits_failed_at > box.vehicle_at:
                 since = max(since, box.limits_failed_at + 60)
             if len([begun for begun in self.clean if begun >= since]) >= 2:
