@@ -617,6 +617,7 @@ class Charger:
         """
         if self.sign_every is None or time.monotonic() < self.sign_due:
             return
+        first = time.monotonic()
         for again in (True, False):
             try:
                 self._connect()
@@ -626,8 +627,9 @@ class Charger:
                 if error.lost:
                     raise
                 if error.code or not again:
-                    self._sign_wait = min(LONGEST_WAIT, self._sign_wait * 2 or 2.0)
-                    self.sign_failure, self.sign_due = error, time.monotonic() + self._sign_wait
+                    now = time.monotonic()  # a silent charger must not spend all its time on the sign
+                    self._sign_wait = min(LONGEST_WAIT, self._sign_wait * 2 or max(2.0, 2 * (now - first)))
+                    self.sign_failure, self.sign_due = error, now + self._sign_wait
                     return
             else:
                 self.sign_failure, self._sign_wait = None, 0.0
@@ -839,8 +841,8 @@ def set_currents(charger: Charger, currents: Currents, say: Say) -> bool:
         for register, _ in currents:
             answers = _merged([answers, read_range(charger, [register])])
             error = answers.failures.get(register.label)
-            if error and not error.code:
-                raise ChargerError(f"Cannot read {_span([register])}: {error.advice(answered=True)}")
+            if error and error.code in (0, *NOT_HERE):  # what has no such register here may have it beside
+                raise ChargerError(f"Cannot read {_span([register])}: {error.advice(answered=False)}")
     except ChargerError as error:
         raise Problem(f"failed writing current: {error}; nothing was written", 3) from None
     for problem in filter(None, (out_of_range(register, amps, answers) for register, amps in currents)):
@@ -1595,7 +1597,9 @@ class Keeper:
         self.charger, self._with_details, self._every, self._say = charger, details, every, say
         self._held = [Held(*current) for current in currents]
         self._in_range = False  # whether the currents were found to be within the charger's limits
-        self._details: dict[str, Answers] = {}  # by range, as read since the charger was lost
+        self._details: dict[
+            str, tuple[float, Answers]
+        ] = {}  # by range, since the charger was lost: when, what
         self._identity: Words = {}  # as last read
         self._clock: tuple[Any, float] = (None, 0.0)  # what the charger's shows, and since when
         self._timeout_s: int | None = None  # the failsafe timeout, once it is known
@@ -1632,8 +1636,9 @@ class Keeper:
             charger.sign_due = began
         core = read_core(charger)
         due = [registers for registers in DETAIL_RANGES if self._is_due(registers)]
-        self._details.update(zip(map(_span, due), read_details(charger, due)))
-        details = _merged(self._details.values())
+        for registers, answers in zip(due, read_details(charger, due)):
+            self._details[_span(registers)] = time.monotonic(), answers
+        details = _merged(answers for _, answers in self._details.values())
         if self._lost_at:
             self._say(f"WARNING: {charger.name} answers again (lost at {self._lost_at})")
             self._lost_at, self._delay = "", 0.0
@@ -1665,16 +1670,20 @@ class Keeper:
     def _is_due(self, registers: Sequence[Register]) -> bool:
         """Whether a range beside the core is to be read now.
 
-        What identifies the charger is read once after each loss; clock and phase switch each
-        time. What cannot be read is left alone until then: seen: some boxes reset the connection
-        after each exception (evcc 21127).
+        What identifies the charger is read once after each loss; clock and phase switch each time.
+        Firmware that has none is not asked again until then: some boxes reset the connection after each
+        exception (evcc 21127). Whatever else fails is tried again after a while.
         """
-        looked_at = registers is CLOCK_RANGE and self._clock[1] < math.inf
-        known = self._details.get(_span(registers))
-        if not (self._with_details or looked_at) or known is None:
-            return self._with_details or looked_at
-        passing = any(e.lost or e.code in (ACKNOWLEDGE, BUSY) for e in known.failures.values())
-        return passing or not (known.failures or IDENTITY.issuperset(known.words))
+        if not self._with_details and (registers is not CLOCK_RANGE or self._clock[1] == math.inf):
+            return False
+        asked_at, known = self._details.get(_span(registers), (-math.inf, Answers({}, {})))
+        failures, identity = known.failures.values(), registers[0].unit == "text"
+        if not failures:
+            return not (identity and known.words)
+        if any(error.lost or error.code in (ACKNOWLEDGE, BUSY) for error in failures):
+            return True
+        final = any(error.code in NOT_HERE or (identity and not error.code) for error in failures)
+        return not final and time.monotonic() >= asked_at + LONGEST_WAIT
 
     def _repeats_old_values(self, words: Words) -> bool:
         """Whether the box answers with values of some time ago, as its clock tells (seen: nymea).
@@ -1717,14 +1726,14 @@ class Keeper:
             now = answers.words.get(held.register.key)
             on_this = held.connection == self.charger.connections
             confirmed = on_this if held.register is DYNAMIC_CURRENT else held.connection > 0
-            if now == held.amps and (confirmed or held.register is not DYNAMIC_CURRENT):
+            if problem:
+                held.failure = problem
+            elif now == held.amps and (confirmed or held.register is not DYNAMIC_CURRENT):
                 held.failure, held.wait = "", 0.0
             elif now is None and confirmed:
                 pass  # nothing says that it is another one now
             elif unreadable:
                 troubles["limits"] = unreadable
-            elif problem:
-                held.failure = problem
             elif reachable and time.monotonic() >= held.retry_at:
                 reachable = self._set(held, now, answers.words)
             if held.failure:
@@ -1793,11 +1802,12 @@ def keep(keeper: Keeper, stop: threading.Event) -> None:
     """The thread of the keeper: the only one that speaks to the charger."""
     due = time.monotonic()
     try:
-        while not stop.wait(max(0.0, due - time.monotonic())):
+        while not (keeper.snapshot.fatal or stop.wait(max(0.0, due - time.monotonic()))):
             due = keeper.beat()
         keeper.charger.close()
     except Exception as error:  # else old values would be served for ever
-        keeper.snapshot = keeper.snapshot._replace(fatal=Problem(f"the program is at fault: {error!r}"))
+        what = f"the program is at fault: {error!r}"
+        keeper.snapshot = keeper.snapshot._replace(fatal=Problem(what), reading=None, problem=what)
 
 
 # --- The modes --------------------------------------------------------------------------------
@@ -1872,7 +1882,8 @@ class Screen:
 
     def leave(self) -> None:
         """Give the terminal back, with the last lines that were drawn."""
-        emit("\x1b[?25h\x1b[?1049l")
+        with contextlib.suppress(Problem, OSError):  # it may have gone
+            emit("\x1b[?25h\x1b[?1049l")
         if _is_terminal(sys.stderr):
             for note in self._notes:
                 say(note)
@@ -1894,7 +1905,7 @@ class Screen:
         emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
 
 
-CLIENTS = 900  # at a time: fewer than the files a process may open, so that one is left for the charger
+CLIENTS = 900  # at a time; fewer where a process may open fewer files: one has to be left for the charger
 
 
 def http_server(
@@ -1909,6 +1920,12 @@ def http_server(
     import socket
     import socketserver
     import threading
+
+    most = CLIENTS
+    if sys.platform != "win32":
+        import resource
+
+        most = max(10, min(CLIENTS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 5  # s without a byte
@@ -1961,7 +1978,7 @@ def http_server(
         request_queue_size = 1024
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if threading.active_count() < CLIENTS:
+            if threading.active_count() < most:
                 super().process_request(request, client_address)
             else:
                 self.shutdown_request(request)
@@ -2059,10 +2076,13 @@ def in_background(work: Callable[[], object]) -> None:
     """Work in a thread that leaves the signals to the main one: another's would not end a wait there."""
     import threading
 
-    mask: Any = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
-    mask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    threading.Thread(target=work, daemon=True).start()
-    mask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    thread = threading.Thread(target=work, daemon=True)
+    if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
+        thread.start()
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    thread.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

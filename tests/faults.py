@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, ContextManager, Iterable, Iterator, List, NamedTuple, Tuple
+from unittest import mock
 
 from registers import DETAILS, READING, Row, lost_with, span
-from simulated_charger import CLOSE, PLAYS, RESET, Play, SimulatedCharger, exception, late
+from simulated_charger import (
+    CLOSE,
+    INPUT,
+    PLAYS,
+    READ_HOLDING,
+    READ_INPUT,
+    RESET,
+    WRITE,
+    Play,
+    SimulatedCharger,
+    exception,
+    late,
+)
 
 import vestel
 
 TIMEOUT = 0.2  # s, where a fault is to run into it
-BUSY_TIMEOUT = 1.0  # s, where the program waits for a charger that is busy: a tenth of it, five times
 AMPLE = 20.0  # s, where a fault is not to run into it: a slow machine must not play a fault of its own
 
 
@@ -108,9 +123,8 @@ FAULTS = {
     for name, ranges, once, once_null, always, always_null, why in _cells(TABLE)
 }
 NAMES = [*dict.fromkeys(name for name, _ in FAULTS)]
-# What runs into the time-out, what has the program wait for it, and what does no harm at all.
+# What runs into the time-out, and what does no harm at all.
 WAITING = [name for (name, _), fault in FAULTS.items() if fault.why == "no reply within 0.2 s"]
-BUSY = ["exception 5", "exception 6"]
 HARMLESS = [name for (name, _), fault in FAULTS.items() if fault.always[1] == ""]
 EXCEPTIONS = [name for name in NAMES if name.startswith("exception") and name != "exception 0"]
 NO_ANSWER = [name for name in NAMES if name not in (*HARMLESS, *EXCEPTIONS)]
@@ -118,10 +132,6 @@ NO_ANSWER = [name for name in NAMES if name not in (*HARMLESS, *EXCEPTIONS)]
 
 def play_of(name: str) -> Play:
     return PLAYS.get(name) or MORE_PLAYS[name]
-
-
-def timeout_of(name: str) -> float:
-    return TIMEOUT if name in WAITING else BUSY_TIMEOUT if name in BUSY else AMPLE
 
 
 def row_of(name: str, at: list[Row]) -> Fault:
@@ -180,6 +190,10 @@ def with_null(keys: Iterable[str], details: bool = True) -> dict[str, Any]:
 # --- Against a charger, without a process for each ------------------------------------------------
 
 
+ALWAYS = 1_000_000
+_one_at_a_time = threading.Lock()
+
+
 class _Hasty(vestel.Target):
     """A target whose time-out is TIMEOUT while a fault is to run into it, and AMPLE otherwise."""
 
@@ -191,36 +205,72 @@ class _Hasty(vestel.Target):
 
 
 class _Connection:
-    """A connection that is in a hurry for the first `times` reads of the address, of all connections."""
+    """A connection that is in a hurry where a fault is played, and takes its time elsewhere.
 
-    def __init__(self, inner: vestel.Connection, target: _Hasty, address: int, times: list[int]) -> None:
-        self.inner, self.target, self.address, self.times = inner, target, address, times
+    Elsewhere it also takes turns with the others, so that many at a time do not keep a charger
+    from noting within TIMEOUT what it is asked for.
+    """
+
+    def __init__(
+        self, inner: vestel.Connection, target: _Hasty, is_faulty: Callable[[int, int], bool]
+    ) -> None:
+        self.inner, self.target, self.is_faulty = inner, target, is_faulty
         self.close = inner.close
-        self.write_word = inner.write_word
+
+    def _turn(self, function: int, address: int) -> ContextManager[object]:
+        self.target.in_a_hurry = self.is_faulty(function, address)
+        return contextlib.nullcontext() if self.target.in_a_hurry else _one_at_a_time
 
     def read_words(self, bank: str, address: int, count: int) -> list[int]:
-        self.target.in_a_hurry = address == self.address and self.times[0] > 0
-        self.times[0] -= self.target.in_a_hurry
-        return self.inner.read_words(bank, address, count)
+        with self._turn(READ_INPUT if bank == INPUT else READ_HOLDING, address):
+            return self.inner.read_words(bank, address, count)
+
+    def write_word(self, address: int, value: int) -> None:
+        with self._turn(WRITE, address):
+            self.inner.write_word(address, value)
+
+
+Modbus = Callable[[vestel.Target, Callable[[str], None]], Callable[[], "vestel.Connection"]]
+MODBUS: Modbus = vestel.modbus
+
+
+def hurrying(
+    address: int | None = None,
+    function: int | None = None,
+    times: int = ALWAYS,
+    skip: int = 0,
+    executed: bool = True,
+) -> Modbus:
+    """A vestel.modbus with TIMEOUT where a charger plays such a fault (see its fault()), else AMPLE."""
+    seen = itertools.count()
+
+    def is_faulty(asked_with: int, asked_for: int) -> bool:
+        meant = address in (None, asked_for) and function in (None, asked_with)
+        return meant and skip <= next(seen) < skip + times
+
+    def modbus(target: vestel.Target, trace: Callable[[str], None]) -> Callable[[], vestel.Connection]:
+        hasty = _Hasty(*target)
+        connect = MODBUS(hasty, trace)
+        return lambda: _Connection(connect(), hasty, is_faulty)
+
+    return modbus
 
 
 @contextlib.contextmanager
-def connected(charger: SimulatedCharger, timeout: float = AMPLE) -> Iterator[vestel.Charger]:
+def played(charger: SimulatedCharger, name: str, **where: Any) -> Iterator[None]:
+    """Play a fault; where it is to run into the time-out, main() has TIMEOUT there, and there only."""
+    charger.fault(play_of(name), **where)
+    with mock.patch.object(vestel, "modbus", hurrying(**where) if name in WAITING else MODBUS):
+        yield
+
+
+@contextlib.contextmanager
+def connected(
+    charger: SimulatedCharger, timeout: float = AMPLE, modbus: Modbus = MODBUS
+) -> Iterator[vestel.Charger]:
     """The charger as the program has it."""
     target = vestel.Target(charger.host, charger.port, 1, 0, timeout)
-    reached = vestel.Charger(vestel.modbus(target, lambda line: None), str(target), timeout)
-    try:
-        yield reached
-    finally:
-        reached.close()
-
-
-@contextlib.contextmanager
-def connected_in_a_hurry(charger: SimulatedCharger, address: int, times: int) -> Iterator[vestel.Charger]:
-    """As above, with TIMEOUT for the first reads of the address, where a fault is to run into it."""
-    target, left = _Hasty(charger.host, charger.port), [times]
-    connect = vestel.modbus(target, lambda line: None)
-    reached = vestel.Charger(lambda: _Connection(connect(), target, address, left), str(target), AMPLE)
+    reached = vestel.Charger(modbus(target, lambda line: None), str(target), timeout)
     try:
         yield reached
     finally:
@@ -238,6 +288,20 @@ def read(reached: vestel.Charger) -> tuple[dict[str, Any], list[str]]:
     assert not impossible
     del reading["timestamp"]
     return reading, [*vestel.warnings_of(failures).values()]
+
+
+@contextlib.contextmanager
+def attempts_to(port: int) -> Iterator[list[float | None]]:
+    """The time-out (s) of each attempt to connect to that port, as it is made."""
+    timeouts: list[float | None] = []
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[1] == port:
+            timeouts.append(self.gettimeout())
+        super(socket.socket, self).connect(address)
+
+    with mock.patch.object(socket.socket, "connect", connect):
+        yield timeouts
 
 
 def asked_of(charger: SimulatedCharger) -> Asked:

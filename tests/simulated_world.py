@@ -137,7 +137,9 @@ class Box:
         # What happens to it.
         self.faults: list[Fault] = []
         self.executes = True  # whether a write with a fault is carried out
-        self.away = ""  # takes no connection: "refused", "dead" (no answer), "closes" (accepts first)
+        # Takes no connection: "refused", "dead" (no answer), "closes" (accepts first), "resets" (as soon
+        # as it has accepted, so that there is none).
+        self.away = ""
         self.frozen: Image | None = None  # the old values that it repeats, until the connection is closed
         self.locked_until = 0.0
         self.in_failsafe = False
@@ -174,6 +176,9 @@ class Box:
             self.connected(None)
             raise vestel.ChargerError(f"Cannot connect to the box: {away}", lost=True)
         self.time.sleep(self.opening)
+        if away == "resets":
+            self.connected(None)
+            raise vestel.ChargerError("the charger closed the connection")
         self.connections += 1
         self.link = Link(self, self.connections)
         if away or self.away:
@@ -473,9 +478,12 @@ class World:
     def read(self, times: int = 1) -> None:
         """Let so many beats be that make a reading, or fail to: others give but an alive sign."""
         for _ in range(times):
-            tried = self.snapshot.readings + self.snapshot.failed
-            while self.snapshot.readings + self.snapshot.failed == tried:
+            before, until = self.snapshot, self.time.now + 100
+            while self.snapshot.readings + self.snapshot.failed == before.readings + before.failed:
                 self.beat()
+                if self.snapshot.fatal:
+                    return
+                assert self.time.now < until, "no reading is tried"
 
     def play(self, seconds: float) -> None:
         """Let the program do what it does until so many seconds have passed."""

@@ -154,7 +154,8 @@ def test_a_beat_that_takes_longer_is_followed_at_the_next_multiple(world: Make) 
     the.box.delay = 1.3  # eight requests and the sign: 11.7 s
     the.play(100)
     begun = [begun for begun, end in the.beats if end - begun > 5]
-    assert [at - begun[0] for at in begun] == near(0, 20, 35, 50, 65, 80, 95)  # the first with more signs
+    assert gaps(begun)[1:] == near(*(len(begun) - 2) * [15])
+    assert (begun[1] - begun[0]) % 5 == 0, "the first has more signs, since the timeout is unknown"
 
 
 def test_each_beat_is_a_sign_and_a_reading_on_one_connection(world: Make) -> None:
@@ -269,8 +270,8 @@ def test_the_sign_is_given_every_1_5_s_until_the_failsafe_timeout_is_known(world
     the.box.delay = 0.4
     over = the.box.fault(4, 2000)
     the.play(40)
-    assert min(gaps(asked(the, ALIVE))) > 0.7, "the sign of a beat may come soon after another"
-    assert max(gaps(asked(the, ALIVE))) < 1.5 + 0.4 + 0.4
+    assert max(gaps(asked(the, ALIVE))) < 1.5 + 0.4
+    assert 40 / (1.5 + 0.4) < len(asked(the, ALIVE)) <= 40 / 1.5 + 8, "and at each beat"
     over()
     the.play(10)
     the.box.requests.clear()
@@ -289,6 +290,17 @@ def test_the_failsafe_timeout_may_be_another_one_on_a_new_connection(world: Make
     assert the.box.thrown_out == 0
 
 
+@pytest.mark.parametrize("delay", [0.3, 1.0, 1.3])
+def test_a_slow_reading_gives_the_sign_in_time_for_the_shortest_look_of_any_box(
+    world: Make, delay: float
+) -> None:
+    the = world(failsafe_timeout=6)
+    the.box.delay = delay
+    the.play(300)
+    assert max(gaps(asked(the, ALIVE))) <= 1.5 + delay + 0.001 < 3
+    assert (the.box.connections, the.box.thrown_out) == (1, 0)
+
+
 @pytest.mark.parametrize("failsafe_timeout", [20, 60])
 def test_a_slow_reading_gives_the_sign_when_a_quarter_of_the_timeout_has_passed(
     world: Make, failsafe_timeout: int
@@ -299,7 +311,7 @@ def test_a_slow_reading_gives_the_sign_when_a_quarter_of_the_timeout_has_passed(
     the.box.requests.clear()
     the.play(300)
     signs = asked(the, ALIVE)
-    assert max(gaps(signs)) <= failsafe_timeout / 4 + 1.3 + 1.3
+    assert max(gaps(signs)) <= failsafe_timeout / 4 + 1.3 + 0.001
     assert len(signs) == (3 if failsafe_timeout == 20 else 1) * 300 / 15
     assert (the.box.connections, the.box.thrown_out) == (1, 0)
 
@@ -357,7 +369,8 @@ def test_an_alive_sign_that_fails_is_told_and_tried_at_growing_intervals_and_rea
     tries = [at for n, at in enumerate(asked(the, ALIVE)) if isinstance(outcome, int) or n % 2]
     answered = {RESET: 0.002, SILENCE: 2.0}.get(str(outcome), 0.002)
     waits = [gap - answered - (answered + 0.001 if isinstance(outcome, str) else 0) for gap in gaps(tries)]
-    assert [round(wait) for wait in waits[:7]] == [2, 4, 8, 16, 32, 60, 60]
+    expected = [8, 16, 32, 60, 60, 60] if outcome == SILENCE else [2, 4, 8, 16, 32, 60]  # or the time it costs
+    assert [round(wait) for wait in waits[:6]] == expected
     assert len(said(the, "alive sign")) == len(the.lines) == 1
     assert the.lines[0].startswith("WARNING: ")
     assert gaps(beats(the)) == pytest.approx(len(gaps(beats(the))) * [5], abs=4.1)
@@ -420,8 +433,8 @@ def goes(how: str) -> Callable[[World], Callable[[], None]]:
     return lose
 
 
-WAYS = [*map(goes, ("refused", "dead", "closes", RESET, SILENCE))]
-WAY_NAMES = ["refused", "dead", "accepted and closed", "reset at each request", "silent"]
+WAYS = [*map(goes, ("refused", "dead", "closes", "resets", RESET, SILENCE))]
+WAY_NAMES = ["refused", "dead", "accepted, closed", "accepted, reset", "reset at each request", "silent"]
 
 
 @pytest.mark.parametrize("loss", WAYS, ids=WAY_NAMES)
@@ -461,9 +474,9 @@ def test_attempts_are_1_s_apart_at_first_and_at_most_60_s_and_closer_again_after
         over = loss(the)
         the.beats.clear()
         the.play(500)
-        lost = [(begun, end) for begun, end in the.beats if the.time.now - 500 < begun]
+        lost = [*the.beats]
         waits = [begun - end for (_, end), (begun, _) in zip(lost, lost[1:])]
-        assert waits[:9] == near(*WAITS[: len(waits)])
+        assert waits[:9] == near(*WAITS[: len(waits[:9])])
         over()
         the.play(61)
         assert the.reading is not None

@@ -13,6 +13,8 @@ from test_settings import DEFAULTS, reached, write
 
 import vestel
 
+pytestmark = pytest.mark.every_version
+
 NAME = "vestel_modbus.ini"
 BESIDE, IN_HOME = f"opt/{NAME}", f".config/{NAME}"
 

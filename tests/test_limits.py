@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Callable
 
 import pytest
 from conftest import Clock, Result, Run
-from faults import play_of
+from faults import played
 from registers import range_of, span
-from simulated_charger import HOLDING, INPUT, Play, SimulatedCharger, exception
+from simulated_charger import HOLDING, INPUT, SimulatedCharger, exception
 
 pytestmark = pytest.mark.every_version
 
@@ -141,25 +140,8 @@ def box_of_16_a(charger: SimulatedCharger) -> SimulatedCharger:
     return charger
 
 
-def at_the_range(play: Play) -> Callable[[SimulatedCharger], None]:
-    return lambda charger: charger.fault(play, address=1100)
-
-
-def at_a_value(address: int, play: Play) -> Callable[[SimulatedCharger], None]:
-    """Firmware with holes, so that the values are read one by one."""
-
-    def cause(charger: SimulatedCharger) -> None:
-        charger.fault(exception(2), address=1100, times=1)
-        charger.fault(play, address=address)
-
-    return cause
-
-
-PLACES: dict[str, Callable[[Play], Callable[[SimulatedCharger], None]]] = {
-    "1100-1106": at_the_range,
-    "1102": lambda play: at_a_value(1102, play),
-    "1104": lambda play: at_a_value(1104, play),
-}
+# Where it is played: at the range, or where firmware with holes has its values read one by one.
+PLACES = {"range": 1100, "minimum": 1102, "maximum": 1104}
 WHY = {  # a fault, and what is said of it
     "exception 4": r"exception 4 \(device failure\)",
     "exception 5": r"exception 5 \(acknowledge",
@@ -179,15 +161,29 @@ WHY = {  # a fault, and what is said of it
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("address", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("name", WHY)
 def test_without_limits_nothing_is_written(
-    call: Run, box_of_16_a: SimulatedCharger, name: str, place: str
+    call: Run, box_of_16_a: SimulatedCharger, clock: Clock, name: str, address: int
 ) -> None:
-    PLACES[place](play_of(name))(box_of_16_a)
-    result = call(BOTH, "32", "--timeout=0.2", charger=box_of_16_a)
+    if address != 1100:
+        box_of_16_a.fault(exception(2), address=1100)
+    with played(box_of_16_a, name, address=address):
+        result = call(BOTH, "32", charger=box_of_16_a)
     why = rf"Cannot read the charger's limits \(input registers {LIMITS}\): {WHY[name]}"
     assert_nothing_was_written(result, box_of_16_a, why)
+
+
+@pytest.mark.parametrize("name", ["exception 10", "silence"])
+def test_the_unit_is_hinted_at_where_nothing_was_answered_and_only_there(
+    call: Run, box_of_16_a: SimulatedCharger, name: str
+) -> None:
+    with played(box_of_16_a, name, address=1100):
+        assert "; try --unit 255" in call(BOTH, "12", charger=box_of_16_a).stderr
+    box_of_16_a.faults.clear()
+    box_of_16_a.fault(exception(2), address=1100)
+    with played(box_of_16_a, name, address=1102):
+        assert "--unit" not in call(BOTH, "12", charger=box_of_16_a).stderr
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -253,8 +249,8 @@ def test_limits_that_come_at_the_second_try_count(call: Run, box_of_16_a: Simula
 def test_nothing_is_written_where_what_is_set_now_gets_no_reply(
     call: Run, charger: SimulatedCharger, name: str, address: int
 ) -> None:
-    charger.fault(name, address=address)
-    result = call(BOTH, "20", "--timeout=0.2", charger=charger)
+    with played(charger, name, address=address):
+        result = call(BOTH, "20", charger=charger)
     assert_nothing_was_written(result, charger, rf"Cannot read holding register {address}: {WHY[name]}")
 
 

@@ -12,6 +12,8 @@ from conftest import Memory, Result, Run, Start, eventually
 from readings import FORMATS
 from simulated_charger import SimulatedCharger, free_port
 
+pytestmark = pytest.mark.every_version
+
 NO_NUMBERS = ["", "x", "nan", "inf", "-inf", "1_6", "١٦", "²", "0x10", "1,6", "1 6", "--1"]
 NO_WHOLE_NUMBERS = [*NO_NUMBERS, "1.5", "16.0", "1e1"]
 NO_HOSTS = [

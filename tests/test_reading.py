@@ -40,6 +40,8 @@ from simulated_charger import (
     u32,
 )
 
+pytestmark = pytest.mark.every_version
+
 BOTH = pytest.mark.parametrize(
     ("options", "ranges"), [([], CORE_RANGES), (["--details"], RANGES)], ids=["core", "details"]
 )

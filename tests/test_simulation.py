@@ -148,6 +148,14 @@ class JudgedBox(Box):
                 self.violated(f"no attempt to connect for {now - self.attempt_failed_at:.1f} s")
 
     def connected(self, link: Link | None) -> None:
+        if link is None and self.away == "resets":  # as a request that is reset: mostly the sign
+            self.note("resets the connection")
+            self.broken_at = self.time.now
+            self.unanswered.add((1000, 0))  # nobody knows what it was for
+            self.misses += 1
+            if self.misses > 1:
+                self.sign_fails, self.owed, self.sign_failed_at = True, None, self.time.now
+            return
         if link is None:
             self.note("takes no connection")
             self.failed_attempts += 1
@@ -323,7 +331,7 @@ class Judge:
         self.box = box = JudgedBox(
             self.time, wanted, self.every, failsafe_timeout=timeout, reply_timeout=reply
         )
-        fitting = [delay for delay in (0.002, 0.002, 0.05, 0.3, 1.3) if delay <= (timeout or 20) / 15]
+        fitting = [delay for delay in (0.002, 0.002, 0.05, 0.3, 1.3) if delay <= (timeout or 20) / 5]
         box.delay = min(draw.choice(fitting), reply * 0.8)
         box.opening = draw.choice([0.001, 0.001, 0.1, 0.5])
         box.late = draw.random() < 0.5
@@ -442,7 +450,7 @@ class Judge:
         box = self.box
         if box.away:
             return
-        how = self.random.choice(["refused", "refused", "dead", "closes"])
+        how = self.random.choice(["refused", "refused", "dead", "closes", "resets"])
 
         def back() -> None:
             box.away = ""
@@ -490,7 +498,7 @@ class Judge:
         def over() -> None:
             box.delay = usual
 
-        box.delay = min(self.random.choice([0.1, 0.3, 1.0]), shortest / 15)
+        box.delay = min(self.random.choice([0.1, 0.3, 1.0]), shortest / 5)
         self._for_a_while(f"a reply takes {box.delay:g} s", most, over)
 
     def _other_master(self, most: float) -> None:
@@ -587,7 +595,7 @@ class Judge:
         box.tries.clear()
         if box.core_answers and not box.attempt_failed:
             box.violated("lost, though the box answers")
-        if not box.failures and not box.attempt_failed:
+        if not box.failures and not box.attempt_failed and box.attempts[-1] < box.begun:
             box.violated("lost, though nothing has failed")
         pause = self.world.due - self.time.now
         if abs(pause - min(60, 2 ** (self.losses - 1))) > SOON:

@@ -9,7 +9,7 @@ import socket
 import time
 
 import pytest
-from conftest import READING, Run, Start, clients, eventually, gaps
+from conftest import READING, Start, clients, eventually, gaps
 from long_modes import (
     ALIVE,
     DYNAMIC,
@@ -19,12 +19,9 @@ from long_modes import (
     Staying,
     listen,
     side_by_side,
-    wait_for_signs,
     warnings,
 )
-from simulated_charger import HOLDING, WRITE, SimulatedCharger, free_port, simulated_charger
-
-both = pytest.mark.parametrize("mode", MODES)
+from simulated_charger import HOLDING, WRITE, SimulatedCharger, simulated_charger
 
 
 def test_the_simulated_failsafe_bites_where_no_sign_is_given(charger: SimulatedCharger) -> None:
@@ -41,8 +38,8 @@ def test_a_charger_is_kept_read_and_held_and_found_again_after_a_loss(start: Sta
     def keep(mode: str) -> None:
         with simulated_charger() as charger:
             charger.set(HOLDING, TIMEOUT, 4)  # so that the beat is 1 s
-            staying = Staying(mode, start, "--set-dynamic-current=14", every=3600, charger=charger)
-            err = staying.err
+            staying = Staying(mode, start, "--set-dynamic-current=14", charger=charger)
+            out, err = staying.running.out, staying.err
             reading = eventually(staying.newest)
             assert reading["settings"] == {
                 **READING["settings"],
@@ -52,15 +49,16 @@ def test_a_charger_is_kept_read_and_held_and_found_again_after_a_loss(start: Sta
             charger.set(HOLDING, DYNAMIC, 6)  # as a box does when a vehicle is plugged in
             eventually(lambda: len(err) == 2)
             assert err == ["Dynamic current: 16 A -> 14 A\n", "Dynamic current: 6 A -> 14 A\n"]
-            wait_for_signs(charger, 1)
             assert max(gaps(charger.signs)) < 2, "the box looks every 2 s"
             assert charger.connections == 1
             charger.stop()
             charger.set(HOLDING, DYNAMIC, 10)  # as a box does that misses its sign
             eventually(lambda: warnings(staying.running, "WARNING: no reading since "))
             assert mode == "watch" or staying.newest() is None
+            printed = len(out)
             charger.start()
             eventually(lambda: len(err) == 5)
+            assert len(out) <= printed + 1, "none while it was lost"
             assert f"WARNING: {charger.host}:{charger.port} answers again (lost at " in err[3]
             assert err[4] == "Dynamic current: 10 A -> 14 A\n"
             if mode == "listen":
@@ -112,13 +110,14 @@ def test_a_charger_that_takes_long_for_each_reply_is_up_at_every_scrape(start: S
     side_by_side(keep, MODES)
 
 
-@both
-def test_a_current_out_of_range_ends_it_when_the_limits_are_first_read(
-    charger: SimulatedCharger, call: Run, mode: str
-) -> None:
-    how = ["--watch=1"] if mode == "watch" else [f"--listen={free_port()}"]
-    result = call(*how, "--set-dynamic-current=33", charger=charger)
-    assert (result.returncode, result.stdout) == (3, "")
-    assert result.stderr.startswith("ERROR: failed writing current: dynamic current 33 A is out of range: ")
-    assert result.stderr.count("\n") == 1
-    assert {*charger.writes} == {(ALIVE, 1)}
+def test_a_current_out_of_range_ends_it_when_the_limits_are_first_read(start: Start) -> None:
+    def end(mode: str) -> None:
+        with simulated_charger() as charger:
+            staying = Staying(mode, start, "--set-dynamic-current=33", charger=charger)
+            assert staying.running.wait() == 3
+            assert {*charger.writes} == {(ALIVE, 1)}
+        assert staying.running.out == []
+        (error,) = staying.err
+        assert error.startswith("ERROR: failed writing current: dynamic current 33 A is out of range: ")
+
+    side_by_side(end, MODES)
