@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import socket
 import threading
@@ -11,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, ContextManager, Iterable, Iterator, List, NamedTuple, Tuple
 from unittest import mock
 
-from registers import DETAILS, READING, Row, lost_with, span
+from readings import flat
+from registers import KEYS, Row, lost_with, span
 from simulated_charger import (
     CLOSE,
     INPUT,
@@ -174,17 +174,11 @@ def warnings(null: str, at: list[Row], why: str) -> list[str]:
     return [f"Cannot read {part}{where}: {why}"] if null else []
 
 
-def with_null(keys: Iterable[str], details: bool = True) -> dict[str, Any]:
-    """The reading of the simulated charger without its time, with None for these keys."""
-    reading: dict[str, Any] = copy.deepcopy({**READING, "details": DETAILS} if details else READING)
-    for key in keys:
-        *parents, last = key.split(".")
-        place = reading
-        for parent in parents:
-            place = place[parent]
-        assert last in place
-        place[last] = None
-    return reading
+def with_null(keys: Iterable[str]) -> dict[str, Any]:
+    """The reading of the simulated charger, flat and without its time, with None for these keys."""
+    null = dict.fromkeys(keys)
+    assert null.keys() <= KEYS.keys()
+    return {**KEYS, **null}
 
 
 # --- Against a charger, without a process for each ------------------------------------------------
@@ -278,7 +272,7 @@ def connected(
 
 
 def read(reached: vestel.Charger) -> tuple[dict[str, Any], list[str]]:
-    """A reading with details, without its time; and the warnings. Raises ChargerError."""
+    """A reading with details, flat and without its time; and the warnings. Raises ChargerError."""
     answers = [vestel.read_core(reached), *vestel.read_details(reached, vestel.DETAIL_RANGES)]
     words, failures = {}, {}
     for answer in answers:
@@ -286,8 +280,7 @@ def read(reached: vestel.Charger) -> tuple[dict[str, Any], list[str]]:
         failures.update(answer.failures)
     reading, impossible = vestel.decode(words, None, True)
     assert not impossible
-    del reading["timestamp"]
-    return reading, [*vestel.warnings_of(failures).values()]
+    return flat_of(reading), [*vestel.warnings_of(failures).values()]
 
 
 @contextlib.contextmanager
@@ -302,6 +295,11 @@ def attempts_to(port: int) -> Iterator[list[float | None]]:
 
     with mock.patch.object(socket.socket, "connect", connect):
         yield timeouts
+
+
+def flat_of(reading: dict[str, Any]) -> dict[str, Any]:
+    """The reading with keys like `session.energy_wh`, without its time."""
+    return flat({key: value for key, value in reading.items() if key != "timestamp"})
 
 
 def asked_of(charger: SimulatedCharger) -> Asked:

@@ -369,7 +369,9 @@ def test_an_alive_sign_that_fails_is_told_and_tried_at_growing_intervals_and_rea
     tries = [at for n, at in enumerate(asked(the, ALIVE)) if isinstance(outcome, int) or n % 2]
     answered = {RESET: 0.002, SILENCE: 2.0}.get(str(outcome), 0.002)
     waits = [gap - answered - (answered + 0.001 if isinstance(outcome, str) else 0) for gap in gaps(tries)]
-    expected = [8, 16, 32, 60, 60, 60] if outcome == SILENCE else [2, 4, 8, 16, 32, 60]  # or the time it costs
+    expected = (
+        [8, 16, 32, 60, 60, 60] if outcome == SILENCE else [2, 4, 8, 16, 32, 60]
+    )  # or the time it costs
     assert [round(wait) for wait in waits[:6]] == expected
     assert len(said(the, "alive sign")) == len(the.lines) == 1
     assert the.lines[0].startswith("WARNING: ")
@@ -481,6 +483,17 @@ def test_attempts_are_1_s_apart_at_first_and_at_most_60_s_and_closer_again_after
         the.play(61)
         assert the.reading is not None
     assert min(gaps([*the.box.attempts])) > 0.999
+
+
+def test_a_charger_that_falls_silent_is_lost_after_six_time_outs(world: Make) -> None:
+    """Two for the alive sign, and two for each of two ranges."""
+    the = world()
+    the.play(12)
+    newest = beats(the)[-1]
+    the.box.fault(SILENCE)
+    while the.reading is not None:
+        the.beat()
+    assert the.time.now - newest == pytest.approx(5 + 6 * 2, abs=0.1)
 
 
 def test_a_charger_that_was_never_there_is_lost(world: Make) -> None:
@@ -700,6 +713,18 @@ def test_6_to_32_a_stand_in_for_limits_that_the_firmware_does_not_know(world: Ma
         the.box.missing.update((INPUT, address) for address in range(1100, 1107))
         the.beat()
         assert (the.snapshot.fatal is not None, written(the) == []) == (fatal, fatal)
+
+
+def test_limits_that_become_smaller_than_what_is_set_are_a_warning_and_nothing_is_written(
+    world: Make,
+) -> None:
+    the = world({DYNAMIC: 20})
+    the.play(12)
+    the.box.set(MAXIMUM, 16, bank=INPUT)
+    the.play(60)
+    assert said(the, "WARNING: failed holding current", "20 A is out of range", "6 to 16 A") == the.lines[1:]
+    assert len(the.lines) == 2
+    assert written(the) == [(DYNAMIC, 20)]
 
 
 def test_limits_that_become_smaller_later_are_a_warning(world: Make) -> None:
@@ -964,6 +989,21 @@ def test_a_clock_that_cannot_be_read_is_not_asked_for_again_until_the_charger_wa
         the.play(60)
         assert len(asked(the, CLOCK)) >= 1
     assert said(the, "290") == [], "it is no part of a reading without details"
+
+
+@pytest.mark.parametrize("outcome", [4, RESET, SILENCE])
+def test_a_clock_or_phase_switch_that_failed_in_passing_is_asked_for_again_after_a_minute(
+    world: Make, outcome: Outcome
+) -> None:
+    the = world(details=True)
+    the.box.fault(outcome, CLOCK, times=2)
+    the.box.fault(outcome, PHASE_SWITCH[0], times=2)
+    the.read()
+    assert (the.reading["details"]["clock"], the.reading["details"]["phase_switch"]) == (None, None)
+    the.play(50)
+    assert len(asked(the, CLOCK)) <= 2
+    the.play(85 if outcome == 4 else 25)  # a refusal is not asked for again at once
+    assert None not in the.reading["details"].values()
 
 
 def test_a_busy_clock_is_asked_for_again(world: Make) -> None:

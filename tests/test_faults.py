@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 from conftest import Clock, Memory, Run, eventually
@@ -22,6 +22,7 @@ from faults import (
     asked,
     asked_of,
     connected,
+    flat_of,
     forget,
     hurrying,
     null_keys,
@@ -109,7 +110,7 @@ def test_what_is_null_has_a_line_on_stderr(
         cause(box, name, at, times)
         result = call("--details", "--format=json", "--timeout=20", charger=box)
         assert result.stderr.splitlines() == [f"WARNING: {line}" for line in warnings(null, at, fault.why)]
-        assert reading_of(result.stdout) == with_null(null_keys(null, at))
+        assert flat_of(json.loads(result.stdout)) == with_null(null_keys(null, at))
         assert (result.returncode, asked_of(box)) == (0, asked(what, RANGES, at))
 
 
@@ -133,13 +134,6 @@ def test_the_words_of_the_table_of_faults_stand_for_these_requests(
     assert asked(what, ranges, ranges[1]) == requests
 
 
-def reading_of(stdout: str) -> dict[str, Any]:
-    """What was printed, without its time."""
-    reading: dict[str, Any] = json.loads(stdout)
-    del reading["timestamp"]
-    return reading
-
-
 # Each fault at a range of its own, in three processes: the first range of each is read, since where
 # there is no reply to the first two, there is no reading.
 HARMFUL = [name for name in NAMES if name not in HARMLESS]
@@ -155,7 +149,7 @@ def test_whatever_pymodbus_makes_of_a_fault_a_process_prints_nothing_but_its_own
             result = run("--details", "--format=json", "--timeout=0.2", charger=charger)
         outcomes = [(row_of(name, at), at) for name, at in played]
         assert result.returncode == 0
-        assert reading_of(result.stdout) == with_null(
+        assert flat_of(json.loads(result.stdout)) == with_null(
             {key for fault, at in outcomes for key in null_keys(fault.always[1], at)}
         )
         assert result.stderr.splitlines() == [
@@ -333,7 +327,9 @@ def test_a_charger_that_vanishes_during_the_details_leaves_the_core(
     result = call("--details", "--format=json", charger=charger)
     lost = DETAIL_RANGES[DETAIL_RANGES.index(at) :]
     assert result.returncode == 0
-    assert reading_of(result.stdout) == with_null({key for rows in lost for key in null_keys("it", rows)})
+    assert flat_of(json.loads(result.stdout)) == with_null(
+        {key for rows in lost for key in null_keys("it", rows)}
+    )
     lines = result.stderr.splitlines()
     assert len(lines) == len(lost)
     for line, rows in zip(lines, lost):

@@ -261,3 +261,18 @@ def test_what_is_set_now_is_unknown_where_the_charger_refuses_to_tell(
     result = call(ONLY_DYNAMIC, "20", charger=charger)
     assert (result.returncode, result.stderr) == (0, "Dynamic current: unknown -> 20 A\n")
     assert charger.image[HOLDING, DYNAMIC] == 20
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_a_register_that_the_firmware_does_not_know_is_not_written(
+    call: Run, charger: SimulatedCharger, code: int
+) -> None:
+    """It would be confirmed by its neighbour where `--base` is wrong."""
+    charger.fault(exception(code), address=DYNAMIC)
+    result = call(BOTH, "12", charger=charger)
+    assert_nothing_was_written(result, charger, "Cannot read holding register 5004: exception")
+
+
+def test_a_wrong_base_confirms_no_current(call: Run, charger: SimulatedCharger) -> None:
+    result = call(BOTH, "12", "--base=1", charger=charger)
+    assert_nothing_was_written(result, charger, "exception 2", "--base 0")

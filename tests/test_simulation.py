@@ -116,8 +116,7 @@ class JudgedBox(Box):
         self.limits_failed_at = -math.inf
         self.frozen_at = -math.inf  # when it began
         self.thawed_at = -math.inf
-        self.clock_read = True  # else it is not asked for again until the box was lost
-        self.clock_failed_at = -math.inf
+        self.clock_since = math.inf  # since when its clock has been read at each beat
         self.firmware, self.firmware_known = "", True
         super().__init__(time, **options)
         for address, amps in wanted.items():
@@ -204,7 +203,7 @@ class JudgedBox(Box):
         elif address == FIRMWARE:
             self.firmware_known = True
         elif address == CLOCK:
-            self.clock_read = True
+            self.clock_since = min(self.clock_since, self.time.now)
         elif request.write and self.image[HOLDING, address] == self.wanted[address]:
             self.tries[address] = 0
             self.accepted.add(address)
@@ -234,8 +233,7 @@ class JudgedBox(Box):
         if 1100 <= address <= 1106:
             self.limits_failed_at = now
         if CLOCK <= address < CLOCK + 6 and not lacking:
-            self.clock_read = self.clock_read and outcome in (ACKNOWLEDGE, BUSY)
-            self.clock_failed_at = now
+            self.clock_since = math.inf
         if address == FIRMWARE:
             self.firmware_known = True  # as far as it can be
 
@@ -618,7 +616,7 @@ class Judge:
             oldest = min(since, box.frozen_at)
             last = self.last[1] - self.last[0] if self.last else 0
             noticed = 15 + 2 * self.interval() + snapshot.seconds + last
-            if box.clock_read and now - max(oldest, box.clock_failed_at) > noticed:
+            if now - max(oldest, box.clock_since) > noticed:
                 box.violated(f"values of {now - oldest:.1f} s ago are served as new")
         self.judge_values(reading, oldest)
         if not any(a < 130 or 400 <= a <= 404 or a >= 1000 for a, _ in box.unanswered):
