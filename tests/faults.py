@@ -303,7 +303,9 @@ def flat_of(reading: dict[str, Any]) -> dict[str, Any]:
 
 
 def asked_of(charger: SimulatedCharger) -> Asked:
-    return [(request.connection, request.address) for request in charger.requests]
+    """Connection by connection: the last request to one may be noted after the first to the next."""
+    asked = [(request.connection, request.address) for request in charger.requests]
+    return sorted(asked, key=lambda request: request[0])
 
 
 def forget(charger: SimulatedCharger) -> None:

@@ -21,7 +21,6 @@ from typing import Any, Callable, NoReturn
 import pytest
 from simulated_charger import HOLDING, INPUT
 from simulated_world import (
-    ACKNOWLEDGE,
     ALIVE,
     BUSY,
     CABLE,
@@ -44,7 +43,7 @@ from simulated_world import (
 
 import vestel
 
-SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "64"))
+SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "48"))
 PARTS = 8  # so that several processes may share them
 STORY = 90  # of what happened, so much is printed
 HOUR = 3600.0
@@ -585,6 +584,8 @@ class Judge:
             self.judge_old(snapshot, before)
         self.judge_pace(bool(made))
         self.judge_hold()
+        if made:
+            self.judge_told()
 
     def judge_loss(self) -> None:
         box = self.box
@@ -729,6 +730,27 @@ class Judge:
                 since = max(since, box.limits_failed_at + 60)
             if len([begun for begun in self.clean if begun >= since]) >= 2:
                 box.violated(f"{address} is {box.image[HOLDING, address]} since {since - 10_000:.1f}")
+
+    def judge_told(self) -> None:
+        """What is wrong is told."""
+        box, told = self.box, [*self.open.values()]
+        if box.sign_fails and not box.attempt_failed and not any("alive sign" in text for text in told):
+            box.violated("nobody is told that the alive sign fails")
+        reading = self.world.reading
+        for value, span in (
+            (reading["identity"]["max_power_w"], "400-404"),
+            (reading["electrical"]["meter_reading_kwh"], "1000-1037"),
+            (reading["limits"]["evse_min_a"], "1100-1106"),
+            (reading["session"]["duration_s"], "1502-1513"),
+            (reading["settings"]["failsafe_timeout_s"], "2000-2002"),
+            (reading["settings"]["dynamic_current_a"], "5004"),
+        ):
+            if value is None and not any(span in text for text in told):
+                box.violated(f"nobody is told that {span} cannot be read")
+        for address in box.writes:
+            wrong = box.wrong_since.get(address, math.inf) < box.begun and not box.attempt_failed
+            if wrong and not any(text.startswith("failed holding current: ") for text in told):
+                box.violated(f"nobody is told that {address} is not held")
 
     def hear(self) -> None:
         """Each cause is said once, and taken back."""
