@@ -389,6 +389,8 @@ def free_port() -> int:
     """A port where nothing listens."""
     for port in _PORTS:
         with socket.socket() as listener, contextlib.suppress(OSError):
+            # As the server does: a process that is just being started may hold a copy of this socket.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
             return port
     raise AssertionError

@@ -285,9 +285,10 @@ def test_the_failsafe_timeout_may_be_another_one_on_a_new_connection(world: Make
     the.play(12)
     the.box.set(TIMEOUT, 6)
     the.box.cut()
+    the.box.requests.clear()
     the.play(60)
     assert the.box.connections == 2
-    assert the.box.thrown_out == 0
+    assert max(gaps(asked(the, ALIVE))) <= 1.5 + 0.5 + 0.001
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.0, 1.3])
@@ -301,7 +302,7 @@ def test_a_slow_reading_gives_the_sign_in_time_for_the_shortest_look_of_any_box(
     assert (the.box.connections, the.box.thrown_out) == (1, 0)
 
 
-@pytest.mark.parametrize("failsafe_timeout", [20, 60])
+@pytest.mark.parametrize("failsafe_timeout", [20, 60, 0])
 def test_a_slow_reading_gives_the_sign_when_a_quarter_of_the_timeout_has_passed(
     world: Make, failsafe_timeout: int
 ) -> None:
@@ -311,8 +312,8 @@ def test_a_slow_reading_gives_the_sign_when_a_quarter_of_the_timeout_has_passed(
     the.box.requests.clear()
     the.play(300)
     signs = asked(the, ALIVE)
-    assert max(gaps(signs)) <= failsafe_timeout / 4 + 1.3 + 0.001
-    assert len(signs) == (3 if failsafe_timeout == 20 else 1) * 300 / 15
+    assert max(gaps(signs)) <= (failsafe_timeout or 20) / 4 + 1.3 + 0.001
+    assert len(signs) == (1 if failsafe_timeout == 60 else 3) * 300 / 15
     assert (the.box.connections, the.box.thrown_out) == (1, 0)
 
 

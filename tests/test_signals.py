@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 from conftest import READING, SCRIPT, Memory, Run, Start, eventually
-from faults import forget, side_by_side
-from simulated_charger import HOLDING, READ_HOLDING, WRITE, SimulatedCharger, simulated_charger
+from faults import side_by_side
+from simulated_charger import READ_HOLDING, WRITE, SimulatedCharger, simulated_charger
 
 import vestel
 
@@ -368,6 +368,14 @@ def sweep(environment: dict[str, str], tmp_path: Path) -> Sweep:
     return Sweep(environment, tmp_path / "library")
 
 
+@contextlib.contextmanager
+def slow_charger() -> Iterator[SimulatedCharger]:
+    """A charger of its own for each run; what is short on loopback would be seldom hit."""
+    with simulated_charger() as charger:
+        charger.delay = 0.002  # s
+        yield charger
+
+
 def assert_whole(printed: str) -> None:
     assert printed.endswith("\n")
     reading = json.loads(printed)
@@ -404,20 +412,15 @@ def test_at_any_moment_a_signal_leaves_no_traceback_no_half_reading_and_no_untol
     sweep: Sweep, number: int, options: list[str]
 ) -> None:
     def check(moments: list[float]) -> None:
-        with simulated_charger() as charger:
-            charger.delay = 0.002  # s: what is short on loopback is seldom hit
-            for moment in moments:
-                forget(charger)
-                charger.set(HOLDING, DYNAMIC, 16)
-                charger.set(HOLDING, FAILSAFE, 10)
+        for moment in moments:
+            with slow_charger() as charger:
                 ended = sweep.end(charger, options, number, moment)
                 try:
                     assert_all_is_told(charger, options, number, ended)
                 except AssertionError as error:
                     raise AssertionError(f"{moment * 1000:.1f} ms after the first moment: {ended}") from error
 
-    with simulated_charger() as charger:
-        charger.delay = 0.002
+    with slow_charger() as charger:
         whole = sweep.end(charger, options)
         assert_all_is_told(charger, options, number, whole)
         assert whole.status == 0
