@@ -239,6 +239,13 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._end, keys)
 
+    def stop(self) -> None:
+        """Take nothing more, as after Ctrl-S."""
+        termios.tcflow(self._line, termios.TCOOFF)
+
+    def go_on(self) -> None:
+        termios.tcflow(self._line, termios.TCOON)
+
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._line, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
