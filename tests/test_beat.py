@@ -385,6 +385,42 @@ def test_an_alive_sign_that_fails_is_told_and_tried_at_growing_intervals_and_rea
     assert len(asked(the, ALIVE)) > len(tries)
 
 
+def test_a_sign_that_fails_again_is_tried_at_short_intervals_again(world: Make) -> None:
+    the = world(failsafe_timeout=300)
+    the.box.failsafe = False
+    for _ in range(2):
+        over = the.box.fault(4, ALIVE)
+        the.play(120)
+        tries = asked(the, ALIVE)
+        assert [round(gap) for gap in gaps(tries[-6:])] == [2, 4, 8, 16, 32]
+        over()
+        the.play(65)
+        the.box.requests.clear()
+
+
+def test_a_loss_makes_the_sign_come_first_again_though_it_failed(world: Make) -> None:
+    the = world(failsafe_timeout=300)
+    the.box.failsafe = False
+    over = the.box.fault(4, ALIVE)
+    the.play(130)
+    the.box.restart(5)
+    over()
+    the.box.requests.clear()
+    the.play(20)
+    assert firsts(the)[1:] == [SIGN]
+    assert said(the, "alive sign")[-1].startswith("WARNING: over: ")
+
+
+def test_the_failsafe_timeout_stays_known_where_it_cannot_be_read(world: Make) -> None:
+    for failsafe_timeout, seconds in ((6, 1.5), (300, 5)):
+        the = world(failsafe_timeout=failsafe_timeout)
+        the.play(30)
+        the.box.fault(4, 2000)
+        the.box.requests.clear()
+        the.play(60)
+        assert gaps(beats(the)) == gaps(asked(the, ALIVE)) == near(*(int(60 / seconds) - 1) * [seconds])
+
+
 @pytest.mark.parametrize("outcome", [4, RESET, SILENCE])
 def test_a_sign_that_fails_is_not_first_on_each_connection(world: Make, outcome: Outcome) -> None:
     the = world(failsafe_timeout=300)
@@ -509,6 +545,20 @@ def test_a_charger_that_was_never_there_is_lost(world: Make) -> None:
     assert the.reading["settings"]["dynamic_current_a"] == 12
     assert said(the, "WARNING: the box answers again") == the.lines[1:2]
     assert the.lines[2:] == ["Dynamic current: 10 A -> 12 A"]
+
+
+@pytest.mark.parametrize("outcome", [1, 4, BUSY])
+def test_a_charger_that_refuses_all_is_lost_and_left_alone_meanwhile(world: Make, outcome: Outcome) -> None:
+    the = world({DYNAMIC: 12})
+    the.play(12)
+    over = the.box.fault(outcome)
+    the.play(100)
+    assert the.reading is None
+    assert (the.box.link, the.box.served) == (None, None)
+    assert len(the.box.attempts) < 9
+    over()
+    the.play(61)
+    assert held(the, DYNAMIC) == [12]
 
 
 @pytest.mark.parametrize("outcome", [RESET, SILENCE, 6, 4])
@@ -809,6 +859,36 @@ def test_a_service_that_holds_a_current_starts_without_a_vehicle(world: Make, ho
     ]
 
 
+@pytest.mark.parametrize("address", [DYNAMIC, FAILSAFE])
+def test_a_current_that_is_refused_does_not_keep_the_other_from_being_set(world: Make, address: int) -> None:
+    the = world({DYNAMIC: 12, FAILSAFE: 9})
+    the.box.fault(4, address, write=True)
+    the.read()
+    assert held(the, DYNAMIC, FAILSAFE) == ([16, 9] if address == DYNAMIC else [12, 10])
+
+
+def test_a_box_that_takes_a_current_some_seconds_after_the_vehicle_has_it_soon(world: Make) -> None:
+    the = world({DYNAMIC: 12}, every=1)
+    the.box.set(CABLE, NO_CABLE, bank=INPUT)
+    over = the.box.fault(4, DYNAMIC, write=True)
+    the.play(HOUR)
+    the.box.plug_in()
+    the.play(5)
+    over()
+    the.play(9)
+    assert held(the, DYNAMIC) == [12], "1, 2, 4 and 8 s after the vehicle, not a minute"
+
+
+def test_a_failure_is_taken_back_where_the_box_shows_the_current_by_itself(world: Make) -> None:
+    the = world({FAILSAFE: 9})
+    the.box.fault(4, FAILSAFE, write=True)
+    the.play(20)
+    the.box.set(FAILSAFE, 9)
+    the.play(6)
+    assert len(said(the, "WARNING: failed holding current: failsafe current: 9 A was refused")) == 1
+    assert the.lines[1:] == [the.lines[0].replace("WARNING: ", "WARNING: over: ")]
+
+
 def test_a_pause_that_becomes_6_without_a_vehicle_is_written_when_one_comes(world: Make) -> None:
     the = world({DYNAMIC: 0})
     the.box.without_vehicle = "makes 6 of 0"
@@ -938,7 +1018,10 @@ def test_a_clock_that_stands_is_said_once_and_not_looked_at_again(world: Make) -
     the.box.clock_runs = False
     the.play(60)
     lines = the.lines
-    assert len(said(the, "WARNING: ", "stands still")) >= 1
+    old = "the charger repeats old values: its clock stands still; making a new connection"
+    assert lines[:2] == [f"WARNING: {old}", f"WARNING: over: {old}"]
+    assert len(lines) == 3
+    assert lines[2].startswith("WARNING: the charger's clock stands still: ")
     assert the.box.connections == 2
     the.box.requests.clear()
     the.play(HOUR)
@@ -1206,7 +1289,8 @@ def test_a_day_needs_no_more_memory_than_its_first_hours(world: Make) -> None:
         the.box.set(1106, 20, bank=INPUT)
         the.box.restart(250)
         the.play(HOUR / 2)
-        needed.append(reachable(the.keeper))
-    assert max(needed) == pytest.approx(needed[1], rel=0.02)
+        if hour in (1, 12, 23):
+            needed.append(reachable(the.keeper))
+    assert max(needed) == pytest.approx(needed[0], rel=0.02)
     assert the.time.now == 10_000 + DAY
     assert held(the, DYNAMIC, FAILSAFE) == [12, 9]

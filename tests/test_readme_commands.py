@@ -126,7 +126,7 @@ def test_the_first_two_commands_set_up_the_program_and_its_tests() -> None:
     program, tests = blocks("vestel.py", "sh")
     assert [b.text for b in BLOCKS if b.language == "sh"][:2] == [program, tests]
     assert shlex.split(program)[-2:] == ["vestel.py", "--demo"]
-    assert shlex.split(tests)[-6:] == ["-m", "pytest", "-rs", "-n", "2", "tests"]
+    assert shlex.split(tests)[-6:] == ["-m", "pytest", "-rs", "-n", "4", "tests"]
 
 
 def test_the_demo_reading_is_what_the_program_prints(desk: Desk) -> None:
