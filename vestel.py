@@ -17,6 +17,7 @@ is that issue of github.com/evcc-io/evcc, "nymea" the plug-in in github.com/nyme
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # built in: importing signal takes milliseconds
+import gc
 import sys
 
 if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
@@ -398,9 +399,6 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
     versions from 3.0 to 3.16 accept a reply that is short, late, or of another transaction: a wrong number.
     Raises Problem where this Python has no pymodbus 3; what is returned raises ChargerError.
     """
-    import gc
-
-    gc.disable()  # there is no garbage in an import, and looking for it takes a tenth of the run
     try:
         import logging
         import socket
@@ -410,8 +408,6 @@ def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
         python = sys.executable or "python3"
         what = f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}"
         raise Problem(f"{what}; install it with: {python} -m pip install 'pymodbus>=3.0,<4'") from None
-    finally:
-        gc.enable()
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
     arguments = ModbusTcpClient.read_input_registers.__code__.co_varnames
     unit = {"device_id" if "device_id" in arguments else "slave": target.unit}  # renamed in 3.10
@@ -2042,6 +2038,7 @@ def stay(
     """Stay connected, for --watch or --listen: start the two halves. Raises Problem."""
     import threading
 
+    gc.enable()
     keeper = Keeper(charger, args.currents, args.details, args.watch or math.inf, lines.append)
     server, screen, stop = None, None, threading.Event()
     if args.listen:
@@ -2105,6 +2102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a reading leaves no garbage, and looking for it takes a tenth of the run
     code = main()
     # Not sys.exit(): all is written, and taking pymodbus apart would be a sixth of the run.
     os._exit(code)
