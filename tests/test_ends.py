@@ -46,7 +46,9 @@ def connection_awaited(mode: str, start: Start) -> Iterator[Staying]:
     with dead_host() as port:
         own = connecting_to(port)
         staying = Staying(mode, start, "--timeout=300", "--ip=127.0.0.1", f"--port={port}")
-        eventually(lambda: connecting_to(port) > own)
+        # The system's table of connections is read while it changes, so it tells now and then too early.
+        eventually(lambda: catches(staying.running.process, signal.SIGTERM))
+        eventually(lambda: connecting_to(port) >= own)
         yield staying
 
 
