@@ -5,221 +5,141 @@
 # ///
 """Read and control a Vestel EVC04 electric vehicle charger over Modbus TCP.
 
-A reading flows one way, and this file is laid out in that order:
+The file is laid out in the order in which a reading is made:
 
-    argv + INI -> settings -> charger -> {address: word} -> reading (dict) -> text -> stdout
+    options and INI file -> charger -> register image -> reading (dict) -> text -> stdout
 
-"spec" is the charger's Modbus TCP specification, v1.8 (2022); "seen" is what owners of it and of its
-siblings (Webasto/Ampure Unite, E.ON vBox, Vestel Home Smart and Connect Plus) have reported: "evcc 5936"
-is that issue of github.com/evcc-io/evcc, "nymea" the plug-in in github.com/nymea/nymea-plugins-modbus.
+After that come the modes that stay connected (--watch and --listen): a poller keeps the charger,
+and other threads show and serve what it has read.
+
+Facts about the charger come from its Modbus TCP specification, v1.8 (2022), marked "spec", and
+from owners' reports: "evcc 5936" is that issue of github.com/evcc-io/evcc, "nymea" is the Vestel
+plug-in in github.com/nymea/nymea-plugins-modbus.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # built in: importing signal takes milliseconds
-import gc
 import sys
 
 if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    # Until there is something to end cleanly: an exception in an import is a traceback, or even dropped.
+    # Ctrl-C during an import would print a traceback, or be dropped and the program would go on.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 if sys.version_info < (3, 8):  # noqa: UP036 (this file compiles on 3.7, so that it can say so)
-    needed = (
-        "vestel.py needs Python 3.8 or later: run it with a newer one (uv run vestel.py brings one along)"
-    )
-    raise SystemExit(f"ERROR: this is Python {sys.version.split()[0]}, and {needed}")
+    version = sys.version.split()[0]
+    raise SystemExit(f"ERROR: vestel.py needs Python 3.8 or later; this is Python {version}")
 
 import argparse
-import contextlib
+import gc
 import math
 import os
 import re
 import signal
+import stat
+import threading
 import time
+from argparse import ArgumentTypeError
 from collections import deque
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
-from functools import partial
-from itertools import takewhile, zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import socket
     import socketserver
-    import threading
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Any, NoReturn, Optional, Protocol
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, NoReturn, Protocol
 
     class Connection(Protocol):
-        """What a charger is reached through: words in, words out, or ChargerError."""
+        """A connection to a charger. Its requests raise Refused or NoReply."""
 
         def read_words(self, bank: str, address: int, count: int) -> list[int]: ...  # noqa: D102
         def write_word(self, address: int, value: int) -> None: ...  # noqa: D102
         def close(self) -> None: ...  # noqa: D102
 
-    Words = dict[tuple[str, int], int]  # (bank, address) -> what the register holds
-    Warnings = dict[str, str]  # cause -> the line for the user
-    Reading = dict[str, Any]  # as JSON prints it
-    Say = Callable[[str], None]  # takes a line for stderr
+    Connect = Callable[[], Connection]
+    Request = Callable[[Connection], Any]
     Conversion = Callable[[Any], Any]
-    Currents = Sequence[tuple["Register", int]]  # A
-    Written = tuple[Optional[int], Optional["ChargerError"]]
-    Show = Callable[["Snapshot", bool], None]  # takes the newest snapshot, and whether its reading is due
+    Values = Sequence["Value"]
+    Words = dict[tuple[str, int], int]  # (bank, address) -> 16 bits
+    Reading = dict[str, Any]  # as JSON prints it
+    Powers = Sequence[tuple[float, int | None]]  # when (monotonic), and W
+    Trace = Callable[[str], None]
+    Wanted = Sequence[tuple["Value", int]]
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 
-# --- The tables -------------------------------------------------------------------------------
+# --- Values of the charger (spec) -----------------------------------------------------------
 
+INPUT, HOLDING = "input", "holding"
 
-def _rows(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
-
-
-# A register a row, in the order of the reading: label, bank, first address, words (the high one first),
-# unit, and the keys made of it with their conversions. No row for 1516-1530: the RFID tag is personal.
-CORE_TABLE = """
-serial number           | input   |  100 | 25 | text    | identity.serial
-maximum power           | input   |  400 |  2 | W       | identity.max_power_w identity.max_power_kw:kilo
-phases                  | input   |  404 |  1 | code    | identity.phases:phases identity.phases_raw
-charge point state      | input   | 1000 |  1 | code    | states.chargepoint.code states.chargepoint.name:chargepoint
-charging state          | input   | 1001 |  1 | code    | states.charging.code states.charging.name:charging
-equipment state         | input   | 1002 |  1 | code    | states.equipment.code states.equipment.name:equipment
-cable state             | input   | 1004 |  1 | code    | states.cable.code states.cable.name:cable
-fault code              | input   | 1006 |  2 | bits    | states.fault_code states.faults:faults
-current L1              | input   | 1008 |  1 | mA      | electrical.current.l1_a:per_1000
-current L2              | input   | 1010 |  1 | mA      | electrical.current.l2_a:per_1000
-current L3              | input   | 1012 |  1 | mA      | electrical.current.l3_a:per_1000
-voltage L1              | input   | 1014 |  1 | V       | electrical.voltage.l1_v
-voltage L2              | input   | 1016 |  1 | V       | electrical.voltage.l2_v
-voltage L3              | input   | 1018 |  1 | V       | electrical.voltage.l3_v
-active power L1         | input   | 1024 |  2 | W       | electrical.power.l1_w
-active power L2         | input   | 1028 |  2 | W       | electrical.power.l2_w
-active power L3         | input   | 1032 |  2 | W       | electrical.power.l3_w
-active power            | input   | 1020 |  2 | W       | electrical.power.total_w electrical.power.total_kw:kilo
-energy meter            | input   | 1036 |  2 | 0.1 kWh | electrical.meter_reading_kwh:per_10
-EVSE minimum current    | input   | 1102 |  1 | A       | limits.evse_min_a
-EVSE maximum current    | input   | 1104 |  1 | A       | limits.evse_max_a
-cable maximum current   | input   | 1106 |  1 | A       | limits.cable_max_a
-session maximum current | input   | 1100 |  1 | A       | limits.session_max_a
-session energy          | input   | 1502 |  2 | Wh      | session.energy_wh session.energy_kwh:per_1000
-session duration        | input   | 1508 |  2 | s       | session.duration_s
-session start time      | input   | 1504 |  2 | hhmmss  | session.start_time:time_of_day
-session end time        | input   | 1512 |  2 | hhmmss  | session.end_time:time_of_day
-dynamic current         | holding | 5004 |  1 | A       | settings.dynamic_current_a
-failsafe current        | holding | 2000 |  1 | A       | settings.failsafe_current_a
-failsafe timeout        | holding | 2002 |  1 | s       | settings.failsafe_timeout_s
-"""  # noqa: E501
-DETAILS_TABLE = """
-charge point id         | input   |  130 | 50 | text    | details.chargepoint_id
-brand                   | input   |  190 | 10 | text    | details.brand
-model                   | input   |  210 |  5 | text    | details.model
-firmware version        | input   |  230 | 50 | text    | details.firmware
-date                    | input   |  290 |  2 | yymmdd  | details.clock:clock
-time                    | input   |  294 |  2 | hhmmss  |
-phase switch            | holding |  405 |  1 | code    | details.phase_switch:phases
-"""
-# More than this, no such charger can have. Seen: over 250 kW from a 22 kW box.
-MOST = {"mA": 65_000, "A": 65, "V": 1000, "W": 100_000}
-
-# Names by code, and faults by bit (spec).
-NAMES_TABLE = """
-phases      | 1-phase 3-phase
-chargepoint | Available Preparing Charging SuspendedEVSE SuspendedEV Finishing Reserved Unavailable Faulted
-charging    | NotCharging Charging
-equipment   | Initializing Running Fault Disabled Updating
-cable       | CableNotConnected CableConnected_NoVehicle CableConnected_Vehicle CableConnected_VehicleLocked
-"""
-NAMES = {kind: names.split() for kind, names in _rows(NAMES_TABLE)}
-FAULTS_TABLE = """
-Contactors Welded Error, Contactors Response Error, Interlock Lock Error, Interlock Unlock Error, PP Error,
-CP Diode Error, CP Short Error, Overvoltage Phase 1, Overvoltage Phase 2, Overvoltage Phase 3,
-Undervoltage Phase 1, Undervoltage Phase 2, Undervoltage Phase 3, Overcurrent Phase 1, Overcurrent Phase 2,
-Overcurrent Phase 3, Residual Current Error, Protective Earth Error, RFID Error, Interlock Permanent Error,
-OCP Permanent Error, Load Balance Module 1 Error, Load Balance Module 2 Error, Load Balance Module 3 Error,
-HMI External RFID Reader Error, HMI External MID Communication Error, RCD Device Error, Installation Error
-"""
-FAULTS = [name.strip() for name in FAULTS_TABLE.split(",")]
-
-# A metric a row: name, key of the reading, and help. In a key, # stands for the phases 1, 2 and 3;
-# in a help text, a name in braces for the codes and their names.
-METRICS = """
-vestel_max_power_watts             | identity.max_power_w          | Installed power in watts.
-vestel_phases                      | identity.phases               | Number of phases, 1 or 3.
-vestel_chargepoint_state           | states.chargepoint.code       | State: {chargepoint}.
-vestel_charging_state              | states.charging.code          | State: {charging}.
-vestel_equipment_state             | states.equipment.code         | State: {equipment}.
-vestel_cable_state                 | states.cable.code             | State: {cable}.
-vestel_fault_code                  | states.fault_code             | Active faults as a bit field.
-vestel_current_amperes             | electrical.current.l#_a       | Current per phase in amperes.
-vestel_voltage_volts               | electrical.voltage.l#_v       | Voltage per phase in volts.
-vestel_power_watts                 | electrical.power.l#_w         | Active power per phase in watts.
-vestel_total_power_watts           | electrical.power.total_w      | Active power in watts.
-vestel_meter_reading_kwh           | electrical.meter_reading_kwh  | Energy meter in kilowatt hours.
-vestel_active_phases               | electrical.active_phases      | Number of phases that carry 1 A or more.
-vestel_evse_min_current_amperes    | limits.evse_min_a             | EVSE minimum current in amperes.
-vestel_evse_max_current_amperes    | limits.evse_max_a             | EVSE maximum current in amperes.
-vestel_cable_max_current_amperes   | limits.cable_max_a            | Cable maximum current in amperes.
-vestel_session_max_current_amperes | limits.session_max_a          | Session maximum current in amperes.
-vestel_session_energy_wh           | session.energy_wh             | Energy of the session in watt hours.
-vestel_session_duration_seconds    | session.duration_s            | Duration of the session in seconds.
-vestel_dynamic_current_amperes     | settings.dynamic_current_a    | Dynamic charging current in amperes.
-vestel_failsafe_current_amperes    | settings.failsafe_current_a   | Failsafe current in amperes.
-vestel_failsafe_timeout_seconds    | settings.failsafe_timeout_s   | Failsafe timeout in seconds.
-"""
-# What --listen tells of itself: name, type, field of Snapshot, and help.
-OWN_METRICS = """
-vestel_reading_seconds             | gauge   | seconds     | How long the newest reading took in seconds.
-vestel_readings_total              | counter | readings    | Readings made since the start.
-vestel_failed_readings_total       | counter | failed      | Readings that failed since the start.
-vestel_connections_total           | counter | connections | Connections to the charger since the start.
-"""
-
-# What people see; # as above. A text whose first value is missing becomes n/a. A section
-# whose values are not part of the reading is left out.
-HUMAN = """
-== Identity ==
-Serial:             {identity.serial}
-Max Power:          {identity.max_power_w} W ({identity.max_power_kw:.2f} kW)
-Phases:             {identity.phases}
-== States ==
-Chargepoint State:  {states.chargepoint.name}
-Charging State:     {states.charging.name}
-Equipment State:    {states.equipment.name}
-Cable State:        {states.cable.name}
-Fault Code:         {states.fault_code}{states.faults}
-== Electrical ==
-Current L1 L2 L3:   {electrical.current.l#_a:.3f} A
-Voltage L1 L2 L3:   {electrical.voltage.l#_v} V
-Power L1 L2 L3:     {electrical.power.l#_w} W
-Total Power:        {electrical.power.total_w} W ({electrical.power.total_kw:.2f} kW)
-Meter Reading:      {electrical.meter_reading_kwh:.1f} kWh
-Active Phases:      {electrical.active_phases}
-== Session ==
-Energy:             {session.energy_wh} Wh ({session.energy_kwh:.3f} kWh)
-Duration:           {session.duration_s} s ({session.duration})
-Started:            {session.start_time}
-Ended:              {session.end_time}
-== Current Limits ==
-EVSE Minimum:       {limits.evse_min_a} A
-EVSE Maximum:       {limits.evse_max_a} A
-Cable Maximum:      {limits.cable_max_a} A
-Session Maximum:    {limits.session_max_a} A
-Dynamic Current:    {settings.dynamic_current_a} A
-Failsafe Current:   {settings.failsafe_current_a} A
-Failsafe Timeout:   {settings.failsafe_timeout_s} s
-== Details ==
-Chargepoint ID:     {details.chargepoint_id}
-Brand:              {details.brand}
-Model:              {details.model}
-Firmware:           {details.firmware}
-Clock:              {details.clock}
-Phase Switch:       {details.phase_switch}
-"""
+PHASES = ["1-phase", "3-phase"]
+CHARGEPOINT_STATES = [
+    "Available",
+    "Preparing",
+    "Charging",
+    "SuspendedEVSE",
+    "SuspendedEV",
+    "Finishing",
+    "Reserved",
+    "Unavailable",
+    "Faulted",
+]
+CHARGING_STATES = ["NotCharging", "Charging"]
+EQUIPMENT_STATES = ["Initializing", "Running", "Fault", "Disabled", "Updating"]
+CABLE_STATES = [
+    "CableNotConnected",
+    "CableConnected_NoVehicle",
+    "CableConnected_Vehicle",
+    "CableConnected_VehicleLocked",
+]
+FAULTS = [  # by bit
+    "Contactors Welded Error",
+    "Contactors Response Error",
+    "Interlock Lock Error",
+    "Interlock Unlock Error",
+    "PP Error",
+    "CP Diode Error",
+    "CP Short Error",
+    "Overvoltage Phase 1",
+    "Overvoltage Phase 2",
+    "Overvoltage Phase 3",
+    "Undervoltage Phase 1",
+    "Undervoltage Phase 2",
+    "Undervoltage Phase 3",
+    "Overcurrent Phase 1",
+    "Overcurrent Phase 2",
+    "Overcurrent Phase 3",
+    "Residual Current Error",
+    "Protective Earth Error",
+    "RFID Error",
+    "Interlock Permanent Error",
+    "OCP Permanent Error",
+    "Load Balance Module 1 Error",
+    "Load Balance Module 2 Error",
+    "Load Balance Module 3 Error",
+    "HMI External RFID Reader Error",
+    "HMI External MID Communication Error",
+    "RCD Device Error",
+    "Installation Error",
+]
 
 
-# --- The registers, and the ranges that are asked for with one request --------------------------
+def _tenth(number: int) -> float:
+    return number / 10
 
 
-def _name(names: Sequence[str], code: int) -> str:
-    return names[code] if code < len(names) else "Unknown"
+def _thousandth(number: int) -> float:
+    return number / 1000
+
+
+def _kilo(watts: int) -> float:
+    return round(watts / 1000, 2)
+
+
+def _name_from(names: Sequence[str]) -> Conversion:
+    return lambda code: names[code] if code < len(names) else "Unknown"
 
 
 def _fault_names(code: int) -> list[str]:
@@ -227,161 +147,305 @@ def _fault_names(code: int) -> list[str]:
     return [name for bit, name in enumerate(names) if code >> bit & 1]
 
 
+def _active_phases(milliamperes: Sequence[int]) -> int:
+    return sum(current >= 1000 for current in milliamperes)
+
+
 def _time_of_day(hhmmss: int) -> str | None:
-    """ISO time; None for 0, which stands for none (spec), and for what is no time of day."""
+    """Return the ISO time; None for 0, which stands for none (spec), and for no time of day."""
     hours, minutes, seconds = hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100
-    valid = hhmmss and hours < 24 and minutes < 60 and seconds < 60
-    return f"{hours:02}:{minutes:02}:{seconds:02}" if valid else None
+    if not hhmmss or hours > 23 or minutes > 59 or seconds > 59:
+        return None
+    return f"{hours:02}:{minutes:02}:{seconds:02}"
 
 
-def _clock(date_and_time: tuple[int, int]) -> str | None:
-    """ISO date and time of the charger's own clock, which knows no zone; None for neither."""
-    yymmdd, hhmmss = date_and_time
+def _date_and_time(numbers: Sequence[int]) -> str | None:
+    """Return ISO date and time, without a zone: the charger knows none. None for no time."""
+    yymmdd, hhmmss = numbers
     date = 2000 + yymmdd // 10000, yymmdd // 100 % 100, yymmdd % 100
     try:
-        clock = datetime(*date, hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100)
+        moment = datetime(*date, hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100)
     except ValueError:
         return None
-    return clock.isoformat() if clock.year < 2100 else None
+    return moment.isoformat() if moment.year < 2100 else None
 
 
-CONVERSIONS: dict[str, Conversion] = {
-    "": lambda value: value,
-    "per_10": lambda value: value / 10,
-    "per_1000": lambda value: value / 1000,
-    "kilo": lambda value: round(value / 1000, 2),
-    "faults": _fault_names,
-    "time_of_day": _time_of_day,
-    "clock": _clock,
-    **{kind: partial(_name, names) for kind, names in NAMES.items()},
-}
-INPUT, HOLDING = "input", "holding"
+def _hours(seconds: int) -> str:
+    return str(timedelta(seconds=seconds))
 
 
-class Register(NamedTuple):
-    """A value of the charger: `words` of 16 bits from `address` on, and what makes `keys` of it."""
+def _duration(seconds: int) -> str:
+    return f"{seconds} s ({_hours(seconds)})"
+
+
+def _with_names(code: Any, names: Sequence[str]) -> str:
+    return f"{code} ({', '.join(names)})" if names else str(code)
+
+
+def _help_for(names: Sequence[str]) -> str:
+    return "State: " + ", ".join(f"{code} {name}" for code, name in enumerate(names)) + "."
+
+
+class Value(NamedTuple):
+    """A value of the charger: its registers, its keys in a reading, and how it is shown."""
 
     label: str
-    bank: str
-    address: int
-    words: int
+    address: int  # of the first word
+    words: int  # of 16 bits, the high one first; 0 where the value follows from others
     unit: str
-    keys: Mapping[str, Conversion]
+    keys: Mapping[str, Conversion]  # of the reading, each with its conversion
+    show: Callable[..., str] = str  # what people see, from what its keys hold
+    metric: str = ""  # of Prometheus, with what the first key holds
+    help: str = ""
+    phase: str = ""  # 1, 2 or 3 where it belongs to one phase
+    bank: str = INPUT
+    sources: Sequence[str] = ()  # labels of the values that it follows from
 
     @property
-    def addresses(self) -> range:
-        """The addresses of its words."""
-        return range(self.address, self.address + self.words)
+    def end(self) -> int:
+        """The address behind its last word."""
+        return self.address + self.words
 
-    @property
-    def key(self) -> tuple[str, int]:
-        """Where its first word is found."""
-        return self.bank, self.address
-
-
-def _registers(table: str) -> list[Register]:
-    registers = []
-    for label, bank, address, words, unit, keys in _rows(table):
-        made = {key: CONVERSIONS[how] for key, _, how in (key.partition(":") for key in keys.split())}
-        registers.append(Register(label, bank, int(address), int(words), unit, made))
-    return registers
+    def decode(self, words: Words) -> Any:
+        """Return the text or number in its registers; None where a word is missing."""
+        try:
+            held = [words[self.bank, address] for address in range(self.address, self.end)]
+        except KeyError:
+            return None
+        if self.unit == "text":
+            return _decode_text(held)
+        return held[0] if self.words == 1 else held[0] << 16 | held[1]
 
 
-CORE, DETAILS = _registers(CORE_TABLE), _registers(DETAILS_TABLE)
-REGISTERS = {register.label: register for register in CORE + DETAILS}
-DYNAMIC_CURRENT, FAILSAFE_CURRENT = REGISTERS["dynamic current"], REGISTERS["failsafe current"]
-ALIVE = Register("alive sign", HOLDING, 6000, 1, "", {})  # written, never read
+def _for_each_phase(step: int, value: Value) -> list[Value]:
+    """Return a value for each phase, whose number takes the place of {}; `step` registers apart."""
+    values = []
+    for n, phase in enumerate("123"):
+        label, address = value.label.format(phase), value.address + step * n
+        keys = {key.format(phase): convert for key, convert in value.keys.items()}
+        values.append(value._replace(label=label, address=address, keys=keys, phase=phase))
+    return values
 
-# Seen: holes of two registers in a documented range answer 0. No request spans a longer one.
-LONGEST_HOLE = 2
+
+_amperes = "{} A".format
+_power = "{} W ({:.2f} kW)".format
+
+# In the order of the reading. 1516-1530, the RFID tag, is personal data: it is never read.
+# fmt: off
+CORE = [
+    Value("Serial", 100, 25, "text", {"identity.serial": str}),
+    Value("Max Power", 400, 2, "W",
+          {"identity.max_power_w": int, "identity.max_power_kw": _kilo},
+          _power, "vestel_max_power_watts", "Installed power in watts."),
+    Value("Phases", 404, 1, "code",
+          {"identity.phases": _name_from(PHASES), "identity.phases_raw": int},
+          "{0}".format, "vestel_phases", "Number of phases, 1 or 3."),
+    Value("Chargepoint State", 1000, 1, "code",
+          {"states.chargepoint.code": int,
+           "states.chargepoint.name": _name_from(CHARGEPOINT_STATES)},
+          "{1}".format, "vestel_chargepoint_state", _help_for(CHARGEPOINT_STATES)),
+    Value("Charging State", 1001, 1, "code",
+          {"states.charging.code": int, "states.charging.name": _name_from(CHARGING_STATES)},
+          "{1}".format, "vestel_charging_state", _help_for(CHARGING_STATES)),
+    Value("Equipment State", 1002, 1, "code",
+          {"states.equipment.code": int, "states.equipment.name": _name_from(EQUIPMENT_STATES)},
+          "{1}".format, "vestel_equipment_state", _help_for(EQUIPMENT_STATES)),
+    Value("Cable State", 1004, 1, "code",
+          {"states.cable.code": int, "states.cable.name": _name_from(CABLE_STATES)},
+          "{1}".format, "vestel_cable_state", _help_for(CABLE_STATES)),
+    Value("Fault Code", 1006, 2, "bits",
+          {"states.fault_code": int, "states.faults": _fault_names},
+          _with_names, "vestel_fault_code", "Active faults as a bit field."),
+    *_for_each_phase(2, Value("Current L{}", 1008, 1, "mA",
+          {"electrical.current.l{}_a": _thousandth},
+          "{:.3f} A".format, "vestel_current_amperes", "Current per phase in amperes.")),
+    *_for_each_phase(2, Value("Voltage L{}", 1014, 1, "V", {"electrical.voltage.l{}_v": int},
+          "{} V".format, "vestel_voltage_volts", "Voltage per phase in volts.")),
+    *_for_each_phase(4, Value("Power L{}", 1024, 2, "W", {"electrical.power.l{}_w": int},
+          "{} W".format, "vestel_power_watts", "Active power per phase in watts.")),
+    Value("Total Power", 1020, 2, "W",
+          {"electrical.power.total_w": int, "electrical.power.total_kw": _kilo},
+          _power, "vestel_total_power_watts", "Active power in watts."),
+    Value("Meter Reading", 1036, 2, "0.1 kWh",
+          {"electrical.meter_reading_kwh": _tenth},
+          "{:.1f} kWh".format, "vestel_meter_reading_kwh", "Energy meter in kilowatt hours."),
+    Value("Active Phases", 0, 0, "", {"electrical.active_phases": _active_phases},
+          str, "vestel_active_phases", "Number of phases that carry 1 A or more.",
+          sources=["Current L1", "Current L2", "Current L3"]),
+    Value("EVSE Minimum", 1102, 1, "A", {"limits.evse_min_a": int},
+          _amperes, "vestel_evse_min_current_amperes", "EVSE minimum current in amperes."),
+    Value("EVSE Maximum", 1104, 1, "A", {"limits.evse_max_a": int},
+          _amperes, "vestel_evse_max_current_amperes", "EVSE maximum current in amperes."),
+    Value("Cable Maximum", 1106, 1, "A", {"limits.cable_max_a": int},
+          _amperes, "vestel_cable_max_current_amperes", "Cable maximum current in amperes."),
+    Value("Session Maximum", 1100, 1, "A", {"limits.session_max_a": int},
+          _amperes, "vestel_session_max_current_amperes", "Session maximum current in amperes."),
+    Value("Energy", 1502, 2, "Wh",
+          {"session.energy_wh": int, "session.energy_kwh": _thousandth},
+          "{} Wh ({:.3f} kWh)".format,
+          "vestel_session_energy_wh", "Energy of the session in watt hours."),
+    Value("Duration", 1508, 2, "s", {"session.duration_s": int}, _duration,
+          "vestel_session_duration_seconds", "Duration of the session in seconds."),
+    Value("Started", 1504, 2, "hhmmss", {"session.start_time": _time_of_day}),
+    Value("Ended", 1512, 2, "hhmmss", {"session.end_time": _time_of_day}),
+    Value("Dynamic Current", 5004, 1, "A", {"settings.dynamic_current_a": int},
+          _amperes, "vestel_dynamic_current_amperes", "Dynamic charging current in amperes.",
+          bank=HOLDING),
+    Value("Failsafe Current", 2000, 1, "A", {"settings.failsafe_current_a": int},
+          _amperes, "vestel_failsafe_current_amperes", "Failsafe current in amperes.",
+          bank=HOLDING),
+    Value("Failsafe Timeout", 2002, 1, "s", {"settings.failsafe_timeout_s": int},
+          "{} s".format, "vestel_failsafe_timeout_seconds", "Failsafe timeout in seconds.",
+          bank=HOLDING),
+]
+DETAILS = [
+    Value("Chargepoint ID", 130, 50, "text", {"details.chargepoint_id": str}),
+    Value("Brand", 190, 10, "text", {"details.brand": str}),
+    Value("Model", 210, 5, "text", {"details.model": str}),
+    Value("Firmware", 230, 50, "text", {"details.firmware": str}),
+    Value("Date", 290, 2, "yymmdd", {}),
+    Value("Time", 294, 2, "hhmmss", {}),
+    Value("Clock", 0, 0, "", {"details.clock": _date_and_time}, sources=["Date", "Time"]),
+    Value("Phase Switch", 405, 1, "code", {"details.phase_switch": _name_from(PHASES)},
+          bank=HOLDING),
+]
+# fmt: on
+VALUES = {value.label: value for value in CORE + DETAILS}
+DYNAMIC_CURRENT = VALUES["Dynamic Current"]
+FAILSAFE_CURRENT = VALUES["Failsafe Current"]
+FAILSAFE_TIMEOUT = VALUES["Failsafe Timeout"]
+EVSE_MINIMUM, EVSE_MAXIMUM = VALUES["EVSE Minimum"], VALUES["EVSE Maximum"]
+CABLE_STATE = VALUES["Cable State"]
+CLOCK = [VALUES["Date"], VALUES["Time"]]
+ALIVE_REGISTER = 6000  # holding: the master writes 1, the charger sets it back to 0
+
+# By unit. Owners have seen more than 250 kW from a 22 kW charger.
+MAX_PLAUSIBLE = {"mA": 65_000, "A": 65, "V": 1000, "W": 100_000}
+MAX_GAP = 2  # unused registers that a request may span: owners have seen these answer 0
 
 
-def _ranges(registers: Iterable[Register]) -> list[list[Register]]:
-    ranges: list[list[Register]] = []
+def _ranges(values: Iterable[Value]) -> list[list[Value]]:
+    """Return the values in groups that one request can read, input registers first."""
+    ranges: list[list[Value]] = []
     bank, end = "", 0
-    for register in sorted(registers, key=lambda r: (r.bank != INPUT, r.address)):
-        if register.bank != bank or register.address > end + LONGEST_HOLE:
+    for value in sorted(values, key=lambda v: (v.bank == HOLDING, v.address)):
+        if value.bank != bank or value.address > end + MAX_GAP:
             ranges.append([])
-        ranges[-1].append(register)
-        bank, end = register.bank, register.addresses.stop
+        ranges[-1].append(value)
+        bank, end = value.bank, value.end
     return ranges
 
 
-CORE_RANGES = _ranges(CORE)  # 7
-DETAIL_RANGES = _ranges(DETAILS)  # 6
-CLOCK_RANGE = next(registers for registers in DETAIL_RANGES if REGISTERS["time"] in registers)
-# What identifies the charger; the other values change.
-IDENTITY = {(r.bank, address) for r in CORE + DETAILS if r.unit == "text" for address in r.addresses}
+DETAIL_REGISTERS = [value for value in DETAILS if value.words]
+CORE_RANGES = _ranges(value for value in CORE if value.words)
+DETAIL_RANGES = _ranges(DETAIL_REGISTERS)
+LIMITS_RANGE = next(values for values in CORE_RANGES if EVSE_MAXIMUM in values)
 
 
-def _addresses(registers: Sequence[Register]) -> str:
-    first, last = registers[0].address, registers[-1].addresses[-1]
+def _addresses(values: Values) -> str:
+    """Return the addresses as messages name them: `1000-1037`, `5004`."""
+    first, last = values[0].address, values[-1].end - 1
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-def _span(registers: Sequence[Register]) -> str:
-    """As messages name it: `input registers 1000-1037`, `holding register 5004`."""
-    addresses = _addresses(registers)
-    return f"{registers[0].bank} register{'s' * ('-' in addresses)} {addresses}"
+def _describe(values: Values) -> str:
+    """Return the registers as messages name them: `input registers 1000-1037`."""
+    addresses = _addresses(values)
+    plural = "s" if "-" in addresses else ""
+    return f"{values[0].bank} register{plural} {addresses}"
 
 
-# --- The charger ------------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------
+
+# Modbus exceptions (Modbus Application Protocol 1.1b3).
+UNSUPPORTED = (1, 2, 3)  # the firmware lacks something of what was asked for
+ACKNOWLEDGE, BUSY = 5, 6
+TEMPORARY = (4, ACKNOWLEDGE, BUSY)
+GATEWAY = (10, 11)
+EXCEPTIONS = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure",
+    5: "acknowledge: still working on it",
+    6: "device busy",
+    7: "negative acknowledge",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway target does not respond",
+}
 
 
-class Problem(Exception):
-    """What ends the program: a line for the user, and the exit code."""
+class CommandError(Exception):
+    """Ends the program with a message for the user and an exit code."""
 
-    def __init__(self, message: str, status: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.status = status
+        self.exit_code = exit_code
 
 
-class ChargerError(Problem):
+class ChargerError(CommandError):
     """The charger did not do as asked.
 
-    `hint` is what the user may try, `setup` the same where nothing was ever answered; `code` the Modbus
-    exception, 0 where there was no usable answer; `lost` is set where no connection could be had.
+    `hint` is what the user may try; `setup_hint` is what may also be wrong as long as nothing
+    has ever been read.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", code: int = 0, lost: bool = False, setup: str = ""
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", setup_hint: str = "") -> None:
         super().__init__(message)
-        self.hint, self.setup, self.code, self.lost = hint, setup, code, lost
-
-    def advice(self, answered: bool) -> str:
-        """The message, and what the user may try."""
-        return "; ".join(filter(None, (str(self), "" if answered else self.setup, self.hint)))
+        self.hint, self.setup_hint = hint, setup_hint
 
 
-NO_SUCH_ADDRESS = 2
-NOT_HERE = (1, 2, 3)  # exceptions of firmware that lacks something of what was asked for
-ACKNOWLEDGE, BUSY = 5, 6
-GATEWAY = (10, 11)
-# fmt: off
-EXCEPTIONS = {  # Modbus Application Protocol 1.1b3
-    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
-    5: "acknowledge: still working on it", 6: "device busy", 7: "negative acknowledge",
-    8: "memory parity error", 10: "gateway path unavailable", 11: "gateway target does not respond",
-}
-# fmt: on
-BUSY_RETRIES = 5
-SIGN_EVERY = 1.5  # s, until the failsafe timeout is known: no box looks more often than every 3 s (spec)
-LONGEST_WAIT = 60.0  # s between two tries of what does not work
-HISTORY = 3600  # s of powers are remembered
-OTHER_MASTER = (
-    "another master (evcc, Home Assistant, ...) may be connected, "
-    "or the failsafe timeout of the last one is not over yet"
-)
+class Refused(ChargerError):
+    """The charger answered with a Modbus exception. The connection is fine."""
+
+    def __init__(self, code: int, setup_hint: str = "") -> None:
+        meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
+        hint = "try again later" if code in TEMPORARY else ""
+        super().__init__(f"exception {code} ({meaning})", hint, setup_hint)
+        self.code = code
+
+
+class NoReply(ChargerError):
+    """A request got no usable reply. The connection is finished."""
+
+
+class Silence(NoReply):
+    """A request got no reply in time. The connection is kept: a late reply can be told apart."""
+
+
+class NothingRead(ChargerError):
+    """The charger refused every core range."""
+
+
+class OutOfRange(ChargerError):
+    """The charger's limits do not allow a current."""
+
+
+class Unreachable(ChargerError):
+    """The charger does not answer, or no connection can be had."""
+
+
+def _unreachable(charger: Charger, error: ChargerError) -> Unreachable:
+    if isinstance(error, Unreachable):
+        return error
+    return Unreachable(f"Cannot read {charger.name}: {error}", error.hint, error.setup_hint)
+
+
+def _is_unsupported(error: ChargerError | None) -> bool:
+    return isinstance(error, Refused) and error.code in UNSUPPORTED
+
+
+# --- Options and INI file -------------------------------------------------------------------
 
 
 class Target(NamedTuple):
-    """Where the charger is, and how it is spoken to; `base` 1 asks for register N as N-1."""
+    """Where the charger is, and how it is addressed."""
 
     ip: str
     port: int = 502
     unit: int = 1
-    base: int = 0
+    base: int = 0  # 1: register N is asked for as N-1
     timeout: float = 2.0  # s
 
     def __str__(self) -> str:
@@ -392,743 +456,1732 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def modbus(target: Target, trace: Say) -> Callable[[], Connection]:
-    """Return what connects to a charger. Nothing else in this file knows pymodbus.
+def _host(text: str) -> str:
+    name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not re.fullmatch(r"[\w.:%-]+", name) or name.count(":") == 1:
+        raise ArgumentTypeError(
+            f"{text!r} is not an IP address or a host name (give the port with --port)"
+        )
+    return name
 
-    pymodbus builds the requests and decodes the replies; the bytes in between pass through here, since some
-    versions from 3.0 to 3.16 accept a reply that is short, late, or of another transaction: a wrong number.
-    Raises Problem where this Python has no pymodbus 3; what is returned raises ChargerError.
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return check
+
+
+def _seconds(text: str, low: float = 0) -> float:
+    is_number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+", text)
+    seconds = float(text) if is_number else math.nan
+    if not (seconds > 0 and low <= seconds <= 86400):
+        bounds = f"from {low:g}" if low else "above 0"
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds {bounds}, up to 86400")
+    return seconds
+
+
+def _listen_address(text: str) -> tuple[str, int]:
+    name, _, port = text.rpartition(":")
+    return _host(name or "127.0.0.1"), _whole_number(1, 65535)(port)
+
+
+SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: check, metavar, help
+    "ip": (_host, "IP", "charger: IP address or host name"),
+    "port": (_whole_number(1, 65535), "PORT", "TCP port (default: 502)"),
+    "unit": (_whole_number(0, 255), "UNIT", "Modbus unit id, 0-255 (default: 1)"),
+    "base": (_whole_number(0, 1), "{0,1}", "1 where register numbers count from 1 (default: 0)"),
+    "timeout": (_seconds, "SECONDS", "wait for the connection, and for each reply (default: 2)"),
+}
+FILE_NAME = "vestel_modbus.ini"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that writes as all of the program does, also to a closed stream."""
+
+    def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
+        write_stdout(self.format_help())
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        for line in (*self.format_usage().splitlines(), f"{self.prog}: error: {message}"):
+            write_stderr(line)
+        raise SystemExit(2)
+
+
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options; `wanted` are the values to set, in the order in which that is done.
+
+    Ends the program with exit code 2 where they are wrong.
     """
+    parser = Parser(
+        prog="vestel.py",
+        description="Read and control a Vestel EVC04 charger over Modbus TCP.",
+        epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
+        "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM",
+        allow_abbrev=False,
+        # A fixed width: argparse would ask for the terminal's at each option, which takes 3 ms.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
+    )
+    _add_options(parser)
+    args = parser.parse_args(argv)
+    if args.watch and args.format == "prometheus":
+        parser.error("--watch prints human or json; for Prometheus use --listen")
+    if args.set_current is not None:
+        if (args.set_dynamic_current, args.set_failsafe_current) != (None, None):
+            parser.error("--set-current sets both currents: give it alone")
+        args.set_dynamic_current = args.set_failsafe_current = args.set_current
+    if args.hold is not None:
+        if not (args.watch or args.listen):
+            parser.error("--hold needs --watch or --listen, which stay connected")
+        if args.set_dynamic_current is not None:
+            parser.error("--hold sets the dynamic current: no other option can set it as well")
+    wanted = [
+        (FAILSAFE_TIMEOUT, args.set_failsafe_timeout),
+        (DYNAMIC_CURRENT, args.set_dynamic_current),
+        (FAILSAFE_CURRENT, args.set_failsafe_current),
+    ]
+    args.wanted = [(value, number) for value, number in wanted if number is not None]
+    return args
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    amperes = _whole_number(0, 65535)
+    add("--version", action="store_true", help="show the version and exit")
+    add("-v", "--verbose", action="store_true", help="log connections, requests and replies")
+    add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
+    for name, (check, metavar, text) in SETTINGS.items():
+        add(f"--{name}", type=check, metavar=metavar, help=text)
+    formats = ("human", "prometheus", "json")
+    add("--format", choices=formats, default="human", help="default: human")
+    add(
+        "--details",
+        action="store_true",
+        help="also read charge point id, brand, model, firmware, clock and phase switch",
+    )
+    add(
+        "--set-current",
+        type=amperes,
+        metavar="A",
+        help="set the dynamic (5004) and the failsafe current (2000); 0 pauses charging",
+    )
+    add("--set-dynamic-current", type=amperes, metavar="A", help="set register 5004")
+    add("--set-failsafe-current", type=amperes, metavar="A", help="set register 2000")
+    add(
+        "--set-failsafe-timeout",
+        type=_whole_number(6, 3600),
+        metavar="SECONDS",
+        help="set register 2002, 6-3600",
+    )
+    add(
+        "--hold",
+        metavar="FILE",
+        help="with --watch or --listen: hold the dynamic current (A) that this file names; "
+        "it may change at any time",
+    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
+        "--watch",
+        type=lambda text: _seconds(text, 1),
+        metavar="SECONDS",
+        help="stay connected, and print a reading every so many seconds",
+    )
+    modes.add_argument(
+        "--listen",
+        type=_listen_address,
+        metavar="[HOST:]PORT",
+        help="stay connected, and serve readings over HTTP",
+    )
+    add("--demo", action="store_true", help="use a simulated charger: no charger, file or network")
+
+
+def load_config(path: str) -> dict[str, Any]:
+    """Read the settings in an INI file. Raises CommandError (2) that names the file and the key."""
+    import configparser
+
+    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
     try:
-        import logging
-        import socket
-
-        from pymodbus.client import ModbusTcpClient
-    except Exception as error:  # one too old for this Python fails in ways of its own
-        python = sys.executable or "python3"
-        what = f"pymodbus 3 is missing in {python} (Python {sys.version.split()[0]}): {error}"
-        raise Problem(f"{what}; install it with: {python} -m pip install 'pymodbus>=3.0,<4'") from None
-    logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
-    arguments = ModbusTcpClient.read_input_registers.__code__.co_varnames
-    unit = {"device_id" if "device_id" in arguments else "slave": target.unit}  # renamed in 3.10
-    other_unit = f"try --unit {1 if target.unit == 255 else 255}"
-    other_base = f"--base {1 - target.base}"
-
-    class Client(ModbusTcpClient):
-        """One connection, which lets through nothing but the whole reply to the last request."""
-
-        def __init__(self) -> None:
-            super().__init__(target.ip, port=target.port, timeout=target.timeout)
-            self._request = self._reply = b""
-            self._deadline = 0.0
-            try:
-                # Not pymodbus's connect(), which keeps the reason of a failure to itself.
-                addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
-                share = target.timeout / len(addresses)  # of a name that has several
-                self._wire = socket.create_connection((target.ip, target.port), share)
-            except (ConnectionResetError, ConnectionAbortedError) as error:
-                raise broken(error) from None  # accepted, and closed before we noticed
-            except (OSError, UnicodeError) as error:
-                why = why_unreachable(error, target.timeout)
-                raise ChargerError(f"Cannot connect to {target}: {why}", lost=True) from None
-            self.socket = self._wire
-            trace(f"{target}: connected")
-
-        def send(self, request: bytes, addr: Any = None) -> int:  # noqa: ARG002
-            trace(f"{target}: request {request.hex(' ')}")
-            self._request, self._reply = request, b""
-            self._deadline = time.monotonic() + target.timeout
-            try:
-                self._wire.settimeout(target.timeout)
-                self._wire.sendall(request)
-            except OSError as error:
-                raise broken(error) from None
-            return len(request)
-
-        def recv(self, size: int | None) -> bytes:
-            self._reply = self._reply or self._whole_reply()
-            part = self._reply[:size]
-            self._reply = self._reply[len(part) :]
-            return part
-
-        def _whole_reply(self) -> bytes:
-            got = bytearray()
-            try:
-                self._receive_until(got, 9)
-                self._receive_until(got, reply_size(self._request, bytes(got)))
-            except OSError as error:
-                raise broken(error) from None
-            finally:
-                trace(f"{target}: reply {got.hex(' ') or 'none'}")
-            return bytes(got)
-
-        def _receive_until(self, got: bytearray, size: int) -> None:
-            while len(got) < size:
-                left = self._deadline - time.monotonic()
-                if left <= 0:
-                    raise socket.timeout
-                self._wire.settimeout(left)
-                chunk = self._wire.recv(size - len(got))
-                if not chunk:
-                    raise ConnectionResetError
-                got += chunk
-
-        def read_words(self, bank: str, address: int, count: int) -> list[int]:
-            read = self.read_input_registers if bank == INPUT else self.read_holding_registers
-            words: list[int] = checked(read, address - target.base, count=count).registers
-            if len(words) != count:
-                raise ChargerError(f"{len(words)} registers instead of {count}")
-            return words
-
-        def write_word(self, address: int, value: int) -> None:
-            checked(self.write_register, address - target.base, value=value)
-
-    def checked(call: Callable[..., Any], address: int, **arguments: int) -> Any:
+        with open(path, encoding="utf-8-sig") as file:
+            ini.read_file(file)
+        section = ini["vestel"]
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", 2)
+    except KeyError:
+        raise CommandError(f"{path}: there is no section [vestel]", 2)
+    except (configparser.Error, ValueError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise CommandError(f"{path}: not an INI file: {why}", 2)
+    settings = {}
+    for key, text in section.items():
         try:
-            response = call(address, **arguments, **unit)
-        except ChargerError:
-            raise
-        except Exception as error:  # whatever a later pymodbus raises: no traceback
-            raise ChargerError(f"pymodbus failed: {error!r}") from None
-        if not response.isError():
-            return response
-        code = getattr(response, "exception_code", 0)
-        if not code:  # how pymodbus 3.0 to 3.6 tell that they cannot decode it
-            raise ChargerError("a malformed reply")
-        meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
-        hint = "try again later" if code in (4, ACKNOWLEDGE, BUSY) else ""
-        setup = other_unit if code in (*NOT_HERE, *GATEWAY) else ""
-        setup += f" or {other_base}" if code == NO_SUCH_ADDRESS else ""
-        raise ChargerError(f"exception {code} ({meaning})", hint, code, setup=setup)
-
-    def broken(error: OSError) -> ChargerError:
-        if isinstance(error, (socket.timeout, TimeoutError)):
-            setup = f"{other_unit} or a longer --timeout"
-            return ChargerError(f"no reply within {target.timeout:g} s", OTHER_MASTER, setup=setup)
-        return ChargerError("the charger closed the connection", OTHER_MASTER)
-
-    return Client
+            settings[key] = SETTINGS[key][0](text)
+        except KeyError:
+            known = ", ".join(SETTINGS)
+            write_stderr(f"WARNING: {path}: {key}: unknown key, ignored; known are {known}")
+        except ArgumentTypeError as error:
+            raise CommandError(f"{path}: {key}: {error}", 2)
+    return settings
 
 
-def why_unreachable(error: Exception, timeout: float) -> str:
-    """Say why there is no connection, and what may be tried."""
+def find_target(args: argparse.Namespace) -> Target:
+    """Merge options, configuration file and defaults, in this order. Raises CommandError (2)."""
+    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
+    places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
+    if args.config == "":
+        raise CommandError("--config is empty: give the path of a file", 2)
+    path = args.config or next(filter(os.path.exists, places), None)
+    settings = load_config(path) if path else {}
+    for name in SETTINGS:
+        if vars(args)[name] is not None:
+            settings[name] = vars(args)[name]
+    if "ip" not in settings:
+        why = f"{path} has none" if path else f"there is no {' or '.join(places)}"
+        raise CommandError(f"IP not set: give --ip, or ip in a configuration file ({why})", 2)
+    return Target(**settings)
+
+
+# --- The wire: Modbus TCP -------------------------------------------------------------------
+
+OTHER_MASTER = (
+    "another master (evcc, Home Assistant, a running vestel.py, ...) may be connected, "
+    "or the failsafe timeout of the last one is not over yet"
+)
+MIN_FRAME, MAX_FRAME = 9, 260  # bytes (Modbus Messaging on TCP/IP 1.0b)
+
+
+class Wire:
+    """A TCP connection to the charger: a request out, the whole reply to that request back.
+
+    pymodbus alone does not guarantee that: some versions from 3.0 to 3.16 accept a reply that is
+    short, late, or of another transaction, and would decode a wrong number from it.
+    """
+
+    def __init__(self, target: Target, trace: Trace) -> None:
+        self._target, self._trace = target, trace
+        self._received = bytearray()
+        self.socket = _open_socket(target)
+        trace(f"{target}: connected")
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send a request, and return the whole reply. Raises NoReply.
+
+        A frame of another transaction is the late reply to an earlier request: it is dropped.
+        """
+        timeout, reply = self._target.timeout, b""
+        deadline = time.monotonic() + timeout
+        self._trace(f"{self._target}: request {request.hex(' ')}")
+        try:
+            self.socket.settimeout(timeout)
+            self.socket.sendall(request)
+            while reply[:2] != request[:2]:
+                reply = self._next_frame(deadline)
+        except OSError as error:
+            self._trace(f"{self._target}: reply {self._received.hex(' ') or 'none'}")
+            if not _is_timeout(error):
+                raise _closed()
+            if self._received:
+                raise NoReply("a reply that is too short")
+            other_unit = 1 if self._target.unit == 255 else 255
+            setup_hint = f"or try --unit {other_unit}, or a longer --timeout"
+            raise Silence(f"no reply within {timeout:g} s", OTHER_MASTER, setup_hint)
+        _check_reply(request, reply)
+        return reply
+
+    def _next_frame(self, deadline: float) -> bytes:
+        self._receive(MIN_FRAME, deadline)
+        size = 6 + int.from_bytes(self._received[4:6], "big")
+        if self._received[2:4] != b"\0\0" or not MIN_FRAME <= size <= MAX_FRAME:
+            self._trace(f"{self._target}: reply {self._received.hex(' ')}")
+            raise NoReply("a reply that is not Modbus", "check the address and --port")
+        self._receive(size, deadline)
+        frame = bytes(self._received)
+        self._received.clear()
+        self._trace(f"{self._target}: reply {frame.hex(' ')}")
+        return frame
+
+    def _receive(self, size: int, deadline: float) -> None:
+        """Receive until so many bytes are there."""
+        while len(self._received) < size:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                raise TimeoutError
+            self.socket.settimeout(seconds_left)
+            data = self.socket.recv(size - len(self._received))
+            if not data:
+                raise ConnectionResetError
+            self._received += data
+
+
+def _open_socket(target: Target) -> socket.socket:
+    """Connect to the first address of the host that takes it. Raises NoReply and Unreachable."""
+    import socket
+
+    try:
+        addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
+            connection = socket.socket(family, kind, protocol)
+            connection.settimeout(target.timeout / len(addresses))
+            try:
+                connection.connect(address)
+                return connection
+            except OSError as error:
+                connection.close()
+                failure = error
+        raise failure
+    except (ConnectionResetError, ConnectionAbortedError):
+        raise _closed()  # the charger has accepted, and closed at once
+    except (OSError, UnicodeError) as error:
+        why = _why_unreachable(error, target)
+        raise Unreachable(f"Cannot connect to {target}: {why}")
+
+
+def _why_unreachable(error: Exception, target: Target) -> str:
+    import errno
     import socket
 
     if isinstance(error, ConnectionRefusedError):
         web_page = "or Modbus TCP is not enabled in the charger's web page"
         return f"connection refused; check the address and the port, {web_page}, or {OTHER_MASTER}"
-    if isinstance(error, (socket.timeout, TimeoutError)):
-        what = "check the address, that the charger is on, and that no firewall is in between"
-        return f"no answer within {timeout:g} s; {what}"
+    if _is_timeout(error):
+        hint = "check the address, that the charger is on, and that no firewall is in between"
+        return f"no answer within {target.timeout:g} s; {hint}"
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return f"{error.strerror}; check the network and its name server, or give an IP address"
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return "no such host is known; check --ip, or ip in the configuration file"
-    return f"{getattr(error, 'strerror', None) or error}; check the address and the network"
+    number, why = getattr(error, "errno", 0), getattr(error, "strerror", None) or error
+    if number == errno.EINVAL and target.ip.lower().startswith("fe80:") and "%" not in target.ip:
+        return f"{why}; an address like this needs the network interface: {target.ip}%eth0"
+    return f"{why}; check the address and the network"
 
 
-def reply_size(request: bytes, head: bytes) -> int:
-    """Return the length (bytes) of the reply that begins with `head`, its first 9 bytes.
+def _closed() -> NoReply:
+    return NoReply("the charger closed the connection", OTHER_MASTER)
 
-    Raises ChargerError where that is no reply to this request (Modbus Messaging on TCP/IP 1.0b).
+
+def _is_timeout(error: Exception) -> bool:
+    import socket
+
+    return isinstance(error, (socket.timeout, TimeoutError))  # two types before Python 3.10
+
+
+def _check_reply(request: bytes, reply: bytes) -> None:
+    """Raise NoReply where that is not a reply to this request."""
+    is_exception, is_write = reply[7] & 0x80, request[7] == 6
+    data_size = 2 * int.from_bytes(request[10:12], "big")  # of the registers that are read
+    size = 9 if is_exception else 12 if is_write else 9 + data_size
+    if reply[6] != request[6]:
+        raise NoReply(f"a reply of unit {reply[6]}", setup_hint=f"try --unit {reply[6]}")
+    if reply[7] & 0x7F != request[7]:
+        raise NoReply("a reply to another request")
+    has_other_count = size == 9 + data_size and reply[8] != data_size
+    if len(reply) != size or (has_other_count and not is_exception):
+        raise NoReply("a reply of the wrong length")
+
+
+def modbus(target: Target, trace: Trace) -> Connect:
+    """Return a function that connects to the charger. Nothing else in this file knows pymodbus.
+
+    Raises CommandError where this Python cannot load pymodbus 3.
     """
-    function, refused = head[7] & 0x7F, head[7] & 0x80
-    writes = function == 6
-    data = 2 * int.from_bytes(request[10:12], "big")  # bytes of the registers that are read
-    size = 9 if refused else 12 if writes else 9 + data
-    if head[2:4] != b"\0\0":
-        raise ChargerError("a reply that is no Modbus", "check the address and --port")
-    if head[:2] != request[:2] or function != request[7]:
-        raise ChargerError("a reply to another request")
-    if head[6] != request[6]:
-        raise ChargerError(f"a reply of unit {head[6]}", f"try --unit {head[6]}")
-    if int.from_bytes(head[4:6], "big") != size - 6 or not (refused or writes or head[8] == data):
-        raise ChargerError("a reply of the wrong length")
-    return size
+    try:
+        import logging
+
+        from pymodbus.client import ModbusTcpClient
+    except Exception as error:  # a version that is too old for this Python fails in its own ways
+        python = sys.executable or "python3"
+        raise CommandError(
+            f"pymodbus 3 cannot be loaded by {python} (Python {sys.version.split()[0]}): {error}; "
+            f"install it with: {python} -m pip install 'pymodbus>=3.0,<4', or on Debian with: "
+            "apt install python3-pymodbus python3-serial-asyncio"
+        )
+    # Without a handler, Python would print what pymodbus logs to stderr.
+    logging.getLogger("pymodbus").addHandler(logging.NullHandler())
+    parameters = ModbusTcpClient.read_input_registers.__code__.co_varnames
+    unit = {"device_id" if "device_id" in parameters else "slave": target.unit}  # renamed in 3.10
+
+    class Client(ModbusTcpClient):
+        """pymodbus builds the requests and decodes the replies; the bytes go over a Wire."""
+
+        def __init__(self) -> None:
+            super().__init__(target.ip, port=target.port, timeout=target.timeout)
+            self._wire, self._reply = Wire(target, trace), b""
+            self.socket = self._wire.socket  # pymodbus takes it for its own connection
+
+        def send(self, request: bytes, addr: Any = None) -> int:  # noqa: ARG002
+            self._reply = self._wire.exchange(request)
+            return len(request)
+
+        def recv(self, size: int | None) -> bytes:
+            part = self._reply[:size]
+            self._reply = self._reply[len(part) :]
+            return part
+
+        def read_words(self, bank: str, address: int, count: int) -> list[int]:
+            read = self.read_input_registers if bank == INPUT else self.read_holding_registers
+            words: list[int] = self._checked(read, address, count=count).registers
+            if len(words) != count:
+                raise NoReply(f"{len(words)} registers instead of {count}")
+            return words
+
+        def write_word(self, address: int, value: int) -> None:
+            self._checked(self.write_register, address, value=value)
+
+        def _checked(self, call: Callable[..., Any], address: int, **arguments: int) -> Any:
+            try:
+                response = call(address - target.base, **arguments, **unit)
+            except ChargerError:
+                raise
+            except Exception as error:  # whatever a later pymodbus raises: no traceback
+                raise NoReply(f"pymodbus failed: {error!r}")
+            if response.isError():
+                code = getattr(response, "exception_code", 0)
+                if not code:  # pymodbus 3.0 to 3.6 could not decode the reply
+                    raise NoReply("a malformed reply")
+                raise Refused(code, _setup_hint(code, target))
+            return response
+
+    return Client
+
+
+def _setup_hint(code: int, target: Target) -> str:
+    """Return what may be wrong where this exception is the first answer."""
+    if code not in (*UNSUPPORTED, *GATEWAY):
+        return ""
+    other_unit = f"try --unit {1 if target.unit == 255 else 255}"
+    return f"{other_unit} or --base {1 - target.base}" if code == 2 else other_unit
+
+
+# --- The charger ----------------------------------------------------------------------------
 
 
 class Charger:
     """The charger, over one connection at a time.
 
-    One on which anything failed is finished: a late reply would be taken for the answer to the next request.
-    Who stays connected sets `sign_every`: then the alive sign comes first on each connection, and between
-    two requests when it is due; and attempts to connect are at least a second apart.
+    A connection that gave no usable reply is closed, but not after silence: some chargers that
+    were idle answer late, and a new connection costs a lock-out on some (evcc 5936).
     """
 
-    def __init__(self, open_connection: Callable[[], Connection], name: str, timeout: float) -> None:
+    connections = 0  # opened so far
+    unconfirmed = ""  # what may have been written, until it is read back
+    _connection: Connection | None = None
+
+    def __init__(self, connect: Connect, name: str, timeout: float) -> None:
         self.name = name
-        self.connections = 0  # so far
-        self.unconfirmed = ""  # what may have been written, until the user is told what came of it
-        self.sign_every: float | None = None  # s; None: the alive sign is left to others
-        self.sign_due = -math.inf  # monotonic, as all times here
-        self.sign_failure: ChargerError | None = None  # of the last one
-        self._sign_wait = 0.0  # s until one that failed is given again
-        self._open = open_connection
-        self._connection: Connection | None = None
-        self._tried_at = -math.inf  # to connect
-        self._patience = timeout  # s for a busy charger
-        self._pause = min(0.25, timeout / 10)  # s before it is asked again
+        self.pause_s = min(0.25, timeout / 8)  # before a charger is asked for the same again
+        self._connect, self._timeout_s = connect, timeout
 
     def close(self) -> None:
-        """End the connection, if there is one."""
+        """Close the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        if not self.sign_failure:
-            self.sign_due = -math.inf  # first on the next one
-
-    def start_over(self) -> None:
-        """End the connection, and forget what the charger made of the alive sign."""
-        self.sign_failure, self._sign_wait = None, 0.0
-        self.close()
 
     def read(self, bank: str, address: int, count: int) -> list[int]:
-        """Read `count` registers; once more, on a new connection, where that fails. Raises ChargerError."""
-        try:
-            return self._read(bank, address, count)
-        except ChargerError as error:
-            if error.code or error.lost:
-                raise
-        return self._read(bank, address, count)
-
-    def _read(self, bank: str, address: int, count: int) -> list[int]:
-        words: list[int] = self._patiently(lambda it: it.read_words(bank, address, count), ACKNOWLEDGE, BUSY)
+        """Read registers. Raises ChargerError."""
+        words: list[int] = self._request(lambda it: it.read_words(bank, address, count))
         return words
 
-    def write(self, register: Register, value: int) -> None:
-        """Write one register with function 6, once.
+    def write(self, value: Value, number: int) -> None:
+        """Write a register. Raises ChargerError; but for Refused, it may have been written."""
+        self._request(lambda it: _write_word(it, value.address, number))
 
-        Raises ChargerError: refused where it has a code; without one, it may have been written.
-        """
-        try:
-            self._patiently(lambda it: it.write_word(register.address, value), BUSY)
-        except ChargerError as error:
-            if error.code != ACKNOWLEDGE:
-                raise
-            time.sleep(self._pause)
-
-    def attend(self) -> None:
-        """Give the alive sign where it is due, as a master that stays connected has to (spec).
-
-        One without a reply is given again at once, on a new connection; one that fails at growing intervals,
-        as it may cost the connection each time. Raises ChargerError where none can be had.
-        """
-        if self.sign_every is None or time.monotonic() < self.sign_due:
-            return
-        first = time.monotonic()
-        for again in (True, False):
+    def _request(self, request: Request) -> Any:
+        """Carry out a request; ask a busy charger again for up to one timeout."""
+        give_up = time.monotonic() + self._timeout_s
+        while True:
             try:
-                self._connect()
-                begun = time.monotonic()
-                self._once(lambda it: it.write_word(ALIVE.address, 1))
-            except ChargerError as error:
-                if error.lost:
+                return self._twice(self._send, request)
+            except Refused as error:
+                if error.code not in (ACKNOWLEDGE, BUSY) or time.monotonic() >= give_up:
                     raise
-                if error.code or not again:
-                    now = time.monotonic()  # a silent charger must not spend all its time on the sign
-                    self._sign_wait = min(LONGEST_WAIT, self._sign_wait * 2 or max(2.0, 2 * (now - first)))
-                    self.sign_failure, self.sign_due = error, now + self._sign_wait
-                    return
-            else:
-                self.sign_failure, self._sign_wait = None, 0.0
-                self.sign_due = begun + self.sign_every
-                return
+            time.sleep(self.pause_s)
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            if self.sign_every is not None:
-                time.sleep(max(0.0, self._tried_at + 1 - time.monotonic()))
-            self._tried_at = time.monotonic()
-            self._connection = self._open()
-            self.connections += 1
-            self.sign_every = self.sign_every and SIGN_EVERY  # it may have another failsafe timeout now
-        return self._connection
-
-    def _once(self, request: Callable[[Connection], Any]) -> Any:
+    def _twice(self, send: Callable[[Request], Any], request: Request) -> Any:
+        """Send a request, and once more where it gets no usable reply."""
         try:
-            return request(self._connect())
-        except ChargerError as error:
-            if not error.code:
+            return send(request)
+        except NoReply:
+            return send(request)
+
+    def _send(self, request: Request) -> Any:
+        """Send a request, on a new connection where there is none."""
+        if self._connection is None:
+            self._connection = self._open()
+        try:
+            return request(self._connection)
+        except NoReply as error:
+            if not isinstance(error, Silence):
                 self.close()
             raise
 
-    def _patiently(self, request: Callable[[Connection], Any], *again: int) -> Any:
-        retries, give_up = BUSY_RETRIES, time.monotonic() + self._patience
-        while True:
-            self.attend()
-            try:
-                return self._once(request)
-            except ChargerError as error:
-                if error.code not in again or not retries or time.monotonic() > give_up:
-                    raise
-            retries -= 1
-            time.sleep(self._pause)
+    def _open(self) -> Connection:
+        connection = self._connect()
+        self.connections += 1
+        return connection
 
 
-class Answers(NamedTuple):
-    """What came of some requests: the words, and by label why a register could not be read."""
-
-    words: Words
-    failures: dict[str, ChargerError]
-
-
-def _merged(parts: Iterable[Answers]) -> Answers:
-    words: Words = {}
-    failures: dict[str, ChargerError] = {}
-    for part in parts:
-        words.update(part.words)
-        failures.update(part.failures)
-    return Answers(words, failures)
-
-
-def _failed(registers: Iterable[Register], error: ChargerError) -> Answers:
-    return Answers({}, {register.label: error for register in registers})
-
-
-def read_range(charger: Charger, registers: Sequence[Register]) -> Answers:
-    """Read with one request, or one by one where the firmware has holes. Raises what is `lost`."""
-    bank, first = registers[0].bank, registers[0].address
+def _write_word(connection: Connection, address: int, number: int) -> None:
+    """Write a register. Exception 5 is an acknowledgement: the charger works on it."""
     try:
-        values = charger.read(bank, first, registers[-1].addresses.stop - first)
-    except ChargerError as error:
-        if error.lost:
+        connection.write_word(address, number)
+    except Refused as error:
+        if error.code != ACKNOWLEDGE:
             raise
-        if error.code in NOT_HERE and len(registers) > 1:
-            return _merged([read_range(charger, [register]) for register in registers])
-        return _failed(registers, error)
-    return Answers({(bank, address): value for address, value in enumerate(values, first)}, {})
 
 
-def read_core(charger: Charger) -> Answers:
-    """Read the core ranges. Raises ChargerError where no connection can be had, or nothing can be read.
+# --- The register image ---------------------------------------------------------------------
 
-    Two without a reply at the start are enough: a charger is silent to a wrong unit id.
+
+class Image:
+    """The register image: the words that were read last, and why others could not be read."""
+
+    def __init__(self, charger: Charger) -> None:
+        self.charger = charger
+        self.words: Words = {}
+        self.errors: dict[str, ChargerError] = {}  # by the label of the value
+
+    def __getitem__(self, value: Value) -> Any:
+        """Return the text or number of a value; None where it is not known."""
+        return value.decode(self.words)
+
+    def plausible(self, value: Value) -> Any:
+        """Return the text or number of a value; None also where no such charger can have it."""
+        number = self[value]
+        return number if _is_plausible(value, number) else None
+
+    def read(self, ranges: Iterable[Values]) -> None:
+        """Read each range with one request; its values one by one where that is unsupported.
+
+        Raises Unreachable where two ranges in a row get no usable reply, or no connection can be
+        had.
+        """
+        queue, unanswered = deque(ranges), 0
+        while queue:
+            values = queue.popleft()
+            first = values[0].address
+            try:
+                words = self.charger.read(values[0].bank, first, values[-1].end - first)
+            except Refused as error:
+                unanswered = 0
+                if _is_unsupported(error) and len(values) > 1:
+                    queue.extendleft([value] for value in reversed(values))
+                else:
+                    self._fail(values, error)
+            except (NoReply, Unreachable) as error:
+                self._fail(values, error)
+                unanswered += 1
+                if unanswered == 2 or isinstance(error, Unreachable):
+                    unreachable = _unreachable(self.charger, error)
+                    self._fail(chain(*queue), unreachable)
+                    raise unreachable
+            else:
+                unanswered = 0
+                for address, word in enumerate(words, first):
+                    self.words[values[0].bank, address] = word
+                for value in values:
+                    self.errors.pop(value.label, None)
+
+    def read_core(self) -> None:
+        """Read the core ranges. Raises Unreachable, or NothingRead where all were refused."""
+        self.read(CORE_RANGES)
+        if all(value.label in self.errors for value in chain(*CORE_RANGES)):
+            error = self.errors[DYNAMIC_CURRENT.label]
+            why = f"Cannot read {self.charger.name}: {error}"
+            raise NothingRead(why, error.hint, error.setup_hint)
+
+    def _fail(self, values: Iterable[Value], error: ChargerError) -> None:
+        """Keep why values could not be read.
+
+        A text identifies the charger, and stays as it was read last. Anything else is not known
+        any more.
+        """
+        for value in values:
+            self.errors[value.label] = error
+            if value.unit != "text":
+                self.words.pop((value.bank, value.address), None)
+
+    def explain(self, error: ChargerError) -> str:
+        """Return the message of an error, and what the user may try."""
+        setup_hint = "" if self.words else error.setup_hint
+        return "; ".join(filter(None, [str(error), error.hint, setup_hint]))
+
+    def unread(self, ranges: Iterable[Values]) -> Iterator[tuple[str, str, bool]]:
+        """Yield each range that could not be read: its name, a warning, and if it is unsupported.
+
+        A range of which only some values could not be read is one of these, too.
+        """
+        for values in ranges:
+            failed = [value for value in values if value.label in self.errors]
+            errors = [self.errors[value.label] for value in failed]
+            if failed:
+                name = _describe(values)
+                addresses = ", ".join(_addresses([value]) for value in failed)
+                part = f"{addresses} of " if len(failed) < len(values) else ""
+                reasons = "; ".join(dict.fromkeys(map(str, errors)))
+                warning = f"Cannot read {part}{name}: {reasons}"
+                yield name, warning, all(map(_is_unsupported, errors))
+
+
+# --- Setting values -------------------------------------------------------------------------
+
+READ_BACK_S = 3.0  # some devices apply a write late
+DEFAULT_MINIMUM, DEFAULT_MAXIMUM = 6, 32  # A
+MAXIMUM_WARNING = (
+    "the charger does not say its maximum current (input register 1104): "
+    f"{DEFAULT_MAXIMUM} A is taken for it"
+)
+
+
+class Limits(NamedTuple):
+    """What current (A) the charger takes, besides 0, which pauses charging."""
+
+    minimum: int
+    maximum: int
+    warning: str = ""  # where the maximum is not the charger's own
+
+
+def current_limits(image: Image) -> Limits:
+    """Return the limits that were read. Raises ChargerError where they cannot be relied on.
+
+    A current above the charger's maximum is the worst that this program can do.
     """
-    parts: list[Answers] = []
-    for registers in CORE_RANGES:
-        parts.append(read_range(charger, registers))
-        answers = _merged(parts)
-        errors = [*answers.failures.values()]
-        hopeless = len(parts) == len(CORE_RANGES) or (len(parts) == 2 and not any(e.code for e in errors))
-        if hopeless and not answers.words:
-            raise ChargerError(f"Cannot read {charger.name}: {errors[-1].advice(answered=False)}")
-    return answers
+    for value in (EVSE_MINIMUM, EVSE_MAXIMUM):
+        error = image.errors.get(value.label)
+        if error and not _is_unsupported(error):
+            why = f"Cannot read the charger's limits ({_describe([value])}): {error}"
+            raise ChargerError(why, error.hint, error.setup_hint)
+    if image[EVSE_MINIMUM] == image[EVSE_MAXIMUM] == 0:
+        both = "the charger's minimum and maximum current (input registers 1102 and 1104)"
+        raise ChargerError(f"{both} read 0, as they do where --base is wrong")
+    maximum, warning = image.plausible(EVSE_MAXIMUM), ""
+    if not maximum:
+        maximum, warning = DEFAULT_MAXIMUM, MAXIMUM_WARNING
+    minimum = image.plausible(EVSE_MINIMUM)
+    if not minimum or minimum > maximum:
+        minimum = min(DEFAULT_MINIMUM, maximum)
+    return Limits(minimum, maximum, warning)
 
 
-def read_details(charger: Charger, ranges: Iterable[Sequence[Register]]) -> list[Answers]:
-    """Read ranges of --details; where no connection can be had, the rest of them has failed.
-
-    They come last. Older firmware knows none of them, and seen: one did not answer for 230-279 alone.
-    """
-    answers: list[Answers] = []
-    lost: ChargerError | None = None
-    for registers in ranges:
-        try:
-            if lost:
-                raise lost
-            answers.append(read_range(charger, registers))
-        except ChargerError as error:
-            lost = error
-            answers.append(_failed(registers, error))
-    return answers
-
-
-def warnings_of(failures: Mapping[str, ChargerError]) -> Warnings:
-    """A line for each range with a register that could not be read."""
-    warnings: Warnings = {}
-    for registers in CORE_RANGES + DETAIL_RANGES:
-        failed = [register for register in registers if register.label in failures]
-        if failed:
-            numbers = ", ".join(_addresses([register]) for register in failed)
-            reasons = "; ".join({str(failures[register.label]): "" for register in failed})
-            missing = f"{numbers} of " if len(failed) < len(registers) else ""
-            warnings[_span(registers)] = f"Cannot read {missing}{_span(registers)}: {reasons}"
-    return warnings
-
-
-# --- Setting currents -------------------------------------------------------------------------
-
-LEAST, MOST_OF_EVSE = REGISTERS["EVSE minimum current"], REGISTERS["EVSE maximum current"]
-LIMITS_RANGE = next(registers for registers in CORE_RANGES if LEAST in registers)
-
-
-def limits(answers: Answers) -> tuple[int, int]:
-    """The EVSE's own minimum and maximum in A; 6 and 32 where it tells none that can be.
-
-    Raises ChargerError where they could not be read though the firmware may know them: a
-    current above the charger's maximum is the worst that this program can do.
-    """
-    for register in (LEAST, MOST_OF_EVSE):
-        error = answers.failures.get(register.label)
-        if error and error.code not in NOT_HERE:
-            why = error.advice(answered=bool(answers.words))
-            raise ChargerError(f"Cannot read the charger's limits ({_span(LIMITS_RANGE)}): {why}")
-    high = _value(MOST_OF_EVSE, answers.words, {}) or 32
-    low = _value(LEAST, answers.words, {}) or min(6, high)
-    return (low, high) if low <= high else (6, 32)
-
-
-def out_of_range(register: Register, amps: int, answers: Answers) -> str:
-    """Say what is wrong with a current; nothing where the charger takes it. Raises as limits() does."""
-    low, high = limits(answers)
-    if not amps or low <= amps <= high:
-        return ""
-    stays = f", it stays {answers.words[register.key]} A" if register.key in answers.words else ""
-    takes = f"this charger takes 0 (pauses charging) or {low} to {high} A"
-    return f"{register.label} {amps} A is out of range: {takes}; nothing was written{stays}"
-
-
-def set_current(charger: Charger, register: Register, amps: int, before: int | None) -> Written:
-    """Write a current (A) and read it back: only what is read back counts.
-
-    Return what the charger shows now (A; None: unknown), and what failed, if it did. Whoever has told
-    the user of it clears `charger.unconfirmed`.
-    """
-    was = f"it was {_amperes(before)}"
-    charger.unconfirmed = f"{register.label} {amps} A may have been written ({was})"
-    outcome, refused = f"{amps} A was acknowledged", False
+def check_range(value: Value, number: int, image: Image) -> None:
+    """Raise ChargerError where the charger's limits forbid to set the value to that number."""
+    label, is_current = value.label.lower(), value.unit == "A"
     try:
-        charger.write(register, amps)
+        limits = current_limits(image)
     except ChargerError as error:
-        refused = bool(error.code)
-        outcome = f"{amps} A was {'refused' if refused else 'sent'}: {error}"
-        if error.lost:
-            charger.unconfirmed = ""
-            return None, ChargerError(f"{register.label}: not written: {error}; {was}", lost=True)
+        raise ChargerError(f"{label}: {error}")
+    if is_current and number and not limits.minimum <= number <= limits.maximum:
+        takes = f"this charger takes 0 (pauses charging) or {limits.minimum} to {limits.maximum} A"
+        raise OutOfRange(f"{label} {number} A is out of range: {takes}")
+
+
+def set_value(image: Image, value: Value, number: int) -> str:
+    """Write a value, read it back, and return a line that says what has changed.
+
+    Only what is read back counts, whatever the reply to the write was. Raises ChargerError where
+    that is another number or not known; Unreachable where the write got no usable reply either.
+    """
+    charger, before, label = image.charger, image.plausible(value), value.label.lower()
+    was, wanted = _with_unit(before, value), f"{number} {value.unit}"
+    stays = f"{label.capitalize()}: stays {wanted}"
+    if before == number and value is not DYNAMIC_CURRENT:  # the charger's memory may wear
+        return stays
+    charger.unconfirmed = f"{label} {wanted} may have been written (it was {was})"
+    outcome, has_reply = "was acknowledged", True
     try:
-        (now,) = charger.read(register.bank, register.address, 1)
+        charger.write(value, number)
+    except Refused as error:
+        outcome = f"was refused: {error}"
     except ChargerError as error:
-        maybe = "" if refused else f" and may be {amps} A now"
-        failure = f"{register.label}: {outcome}; reading back failed: {error}; {was}{maybe}"
-        return None, ChargerError(failure, lost=error.lost)
-    if refused:
-        stands = f"it stays {now} A" if now == before else f"{was} and is {now} A now"
-        return now, ChargerError(f"{register.label}: {outcome}; {stands}")
-    if now == amps:
-        return now, None
-    # Seen: one firmware takes a 0, pauses charging, and reads back 6 (evcc 10527); without a
-    # vehicle 0 becomes 6 (nymea).
-    pauses = (
-        "; some firmware pauses charging and shows its minimum: the charging state tells; without a "
-        "vehicle 0 becomes the minimum, so that a vehicle plugged in later charges"
-    )
-    both = f"{outcome}, but the charger shows {now} A{'' if amps else pauses}"
-    return now, ChargerError(f"{register.label}: {both}")
+        outcome, has_reply = f"was sent: {error}", False
+    give_up = time.monotonic() + READ_BACK_S
+    with suppress(Unreachable):  # the image keeps the reason
+        image.read([[value]])
+        while image[value] not in (number, None) and time.monotonic() < give_up:
+            time.sleep(charger.pause_s)
+            image.read([[value]])
+    unread = image.errors.get(value.label)
+    if unread:
+        kind = ChargerError if has_reply or isinstance(unread, Refused) else Unreachable
+        may_be = f"it was {was} and may be {wanted} now"
+        raise kind(f"{label}: {wanted} {outcome}; reading back failed: {unread}; {may_be}")
+    if image[value] != number:
+        shows = f"the charger shows {_with_unit(image[value], value)} (it was {was})"
+        note = "" if number else ZERO_NOTE
+        raise ChargerError(f"{label}: {wanted} {outcome}, and {shows}{note}")
+    return stays if before == number else f"{label.capitalize()}: {was} -> {wanted}"
 
 
-def _amperes(current: int | None) -> str:
-    return "unknown" if current is None else f"{current} A"
+# evcc 10527; nymea: without a vehicle, the charger makes its minimum of a 0.
+ZERO_NOTE = (
+    "; 0 pauses charging, and some firmware shows its minimum then: the charging state tells; "
+    "without a vehicle the minimum stays set, and the next vehicle charges"
+)
 
 
-def change(register: Register, before: int | None, amps: int) -> str:
-    """What a write did, as a line for the user."""
-    what = f"stays {amps} A" if before == amps else f"{_amperes(before)} -> {amps} A"
-    return f"{register.label.capitalize()}: {what}"
+def _with_unit(number: int | None, value: Value) -> str:
+    return "n/a" if number is None else f"{number} {value.unit}"
 
 
-def set_currents(charger: Charger, currents: Currents, say: Say) -> bool:
-    """Set the currents (A) in this order, and say what came of each; return whether all are confirmed.
+def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
+    """Set values, log what came of each, and return whether all are confirmed.
 
-    All are checked before the first is written: 0 pauses charging, else from the charger's own
-    minimum to its maximum. Each stands for itself, as long as the charger can be reached.
-    Raises Problem where nothing was written.
+    All are checked before the first is written. After that each stands for itself, as long as
+    the charger answers. Raises CommandError where nothing was written.
     """
     try:
-        answers = read_range(charger, LIMITS_RANGE)
-        limits(answers)
-        for register, _ in currents:
-            answers = _merged([answers, read_range(charger, [register])])
-            error = answers.failures.get(register.label)
-            if error and error.code in (0, *NOT_HERE):  # what has no such register here may have it beside
-                raise ChargerError(f"Cannot read {_span([register])}: {error.advice(answered=False)}")
+        image.read([LIMITS_RANGE])
+        limits = current_limits(image)
+        for value, _ in wanted:
+            image.read([[value]])
+        for value, number in wanted:
+            check_range(value, number, image)
     except ChargerError as error:
-        raise Problem(f"failed writing current: {error}; nothing was written", 3) from None
-    for problem in filter(None, (out_of_range(register, amps, answers) for register, amps in currents)):
-        raise Problem(f"failed writing current: {problem}", 3)
-    confirmed, failure = True, None
-    for register, amps in currents:
-        before = answers.words.get(register.key)
-        if failure and failure.lost:
-            gone = f"not written, the charger cannot be reached any more; it was {_amperes(before)}"
-            failure = ChargerError(f"{register.label}: {gone}", lost=True)
-        else:
-            _, failure = set_current(charger, register, amps, before)
-        confirmed = confirmed and not failure
-        say(f"ERROR: failed writing current: {failure}" if failure else change(register, before, amps))
-        charger.unconfirmed = ""
-    return confirmed
+        last, _ = wanted[-1]
+        why = f"{image.explain(error)}; nothing was written"
+        raise CommandError(f"failed writing {_noun(last)}: {why}", 3)
+    if limits.warning and any(value.unit == "A" for value, _ in wanted):
+        log(f"WARNING: {limits.warning}")
+    is_confirmed, is_reachable = True, True
+    with log.waiting():
+        for value, number in wanted:
+            label = value.label.lower()
+            try:
+                if not is_reachable:
+                    raise ChargerError(f"{label}: not written: the charger does not answer")
+                if value.label in image.errors:
+                    why = image.explain(image.errors[value.label])
+                    raise ChargerError(f"Cannot read {_describe([value])}: {why}; not written")
+                log(set_value(image, value, number))
+            except ChargerError as error:
+                log(f"ERROR: failed writing {_noun(value)}: {error}")
+                is_confirmed = False
+                is_reachable = is_reachable and not isinstance(error, Unreachable)
+            image.charger.unconfirmed = ""
+    return is_confirmed
 
 
-# --- Decoding: words to the reading -----------------------------------------------------------
+def _noun(value: Value) -> str:
+    return "current" if value.unit == "A" else "timeout"
 
 
-def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading, Warnings]:
-    """Make the reading that began then out of the words.
+# --- Decoding: register image to reading ----------------------------------------------------
 
-    What is missing in the words, and what no such charger can have, becomes None; the latter
-    has a warning.
+
+def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading, dict[str, str]]:
+    """Make the reading that began then, and warnings of what no such charger can have.
+
+    A value that is missing or impossible becomes None.
     """
     reading: Reading = {"timestamp": began and began.isoformat(timespec="seconds")}
-    warnings: Warnings = {}
-    registers = CORE + DETAILS if details else CORE
-    values = {register.label: _value(register, words, warnings) for register in registers}
-    clock = values.get("date"), values.get("time")
-    values["date"] = None if None in clock else clock
-    for register in registers:
-        value = values[register.label]
-        for key, convert in register.keys.items():
-            shown = None if value is None else convert(value)
-            if shown is None and value:
-                both = [register, REGISTERS["time"]] if isinstance(value, tuple) else [register]
-                what = f"{' and '.join(r.label for r in both)} ({_span(both)})"
-                warnings[key] = f"{what}: {value} is no such time, left out"
+    warnings: dict[str, str] = {}
+    numbers: dict[str, Any] = {}  # or texts, by label; None: missing or impossible
+    for value in CORE + DETAILS if details else CORE:
+        label, sources = value.label, [VALUES[label] for label in value.sources] or [value]
+        name = f"{label} ({_describe(sources)})"
+        if value.sources:
+            parts = [numbers[source] for source in value.sources]
+            number = None if None in parts else parts
+        else:
+            number = value.decode(words)
+            if not _is_plausible(value, number):
+                warnings[label] = (
+                    f"{name} is {number} {value.unit}: no such charger can have that, left out"
+                )
+                number = None
+        numbers[label] = number
+        for key, convert in value.keys.items():
+            converted = None if number is None else convert(number)
+            if converted is None and number not in (None, 0, [0, 0]):
+                warnings[label] = f"{name}: {number} is not a time, left out"
             *parents, last = key.split(".")
-            place = reading
+            section = reading
             for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = shown
-    currents = reading["electrical"]["current"].values()
-    active = None if None in currents else sum(current >= 1 for current in currents)
-    reading["electrical"]["active_phases"] = active
+                section = section.setdefault(parent, {})
+            section[last] = converted
     return reading, warnings
 
 
-def _value(register: Register, words: Words, warnings: Warnings) -> Any:
-    """The text or number of a register; None where it is missing or impossible."""
-    held = [words.get((register.bank, address), -1) for address in register.addresses]
-    if -1 in held:
-        return None
-    if register.unit == "text":
-        return _text(held)
-    number = held[-1] if register.words == 1 else held[0] << 16 | held[1]
-    if number > MOST.get(register.unit, number):
-        what = f"{register.label} ({_span([register])}) is {number} {register.unit}"
-        warnings[register.label] = f"{what}: no such charger can have that, left out"
-        return None
-    return number
+def _is_plausible(value: Value, number: Any) -> bool:
+    """Tell whether a charger can have that. All bits set stand for "none" in many devices."""
+    if number is None or value.unit == "text":
+        return True
+    all_ones = (1 << 16 * value.words) - 1
+    return bool(number != all_ones and number <= MAX_PLAUSIBLE.get(value.unit, all_ones))
 
 
-def _text(words: Sequence[int]) -> str:
-    """Text of either layout up to the first 0, without what cannot be printed (it might steer a terminal).
+def _decode_text(words: Sequence[int]) -> str:
+    """Return text up to the first 0, without trailing blanks and what cannot be printed.
 
-    Trailing blanks go, too.
-
-    Seen: one character to a register (UTF-16BE), and in related firmware two bytes to one.
+    Chargers hold one character in a register (UTF-16BE), related firmware two bytes.
     """
-    held = [*takewhile(bool, words)]
-    packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
+    held = words[: [*words, 0].index(0)]
+    is_packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
     data = b"".join(word.to_bytes(2, "big") for word in held)
-    text = data.decode("utf-8" if packed else "utf-16-be", "ignore").partition("\0")[0]
+    text = data.decode("utf-8" if is_packed else "utf-16-be", "ignore").partition("\0")[0]
     return "".join(character for character in text if character.isprintable()).rstrip()
 
 
-# --- Formatters: the reading to text ----------------------------------------------------------
-
-
-ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})  # of Prometheus, in label values
-FIELD = re.compile(r"{([\w.]+):?(.*?)}")  # of HUMAN: key, format
-STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}
-PAINT = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "strong": "\x1b[1m"}
-# What one wants to know first, laid out as HUMAN.
-GLANCE = """
-== Glance ==
-State:              {states.chargepoint.name}{states.faults}
-Power:              {electrical.power.total_kw:.2f} kW
-Session Energy:     {session.energy_kwh:.3f} kWh
-Session Duration:   {session.duration}
-Dynamic Current:    {settings.dynamic_current_a} A
-"""
-
-
-def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in reading.items():
-        flat.update(_flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value})
-    return flat
-
-
-def _phases(pattern: str) -> list[str]:
-    """A pattern with a # stands for three: of phase 1, 2 and 3."""
-    return [pattern.replace("#", n) for n in "123"] if "#" in pattern else [pattern]
+# --- Formats: reading to text ---------------------------------------------------------------
 
 
 def format_json(reading: Reading, indent: int | None = None) -> str:
-    """The reading as one line of JSON, or indented."""
+    """Return the reading as one line of JSON, or indented."""
     import json
 
     return json.dumps(reading, indent=indent) + "\n"
 
 
-def format_prometheus(reading: Reading | None, own: Snapshot | None = None) -> str:
-    """Exposition format 0.0.4 of a reading (None: the charger is down), and of --listen itself (`own`)."""
-    flat = _flat(reading or {})
-    flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat.get("identity.phases") or "")
-    serial = {"serial": flat.get("identity.serial") or ""}
-    metrics = [_metric("vestel_up", "1 if the charger answered.", [({}, int(bool(reading)))])]
-    info = {key: flat.get(f"details.{key}") or "" for key in ("chargepoint_id", "brand", "model", "firmware")}
-    if any(info.values()):
-        metrics.append(_metric("vestel_info", "What the charger is.", [({**serial, **info}, 1)]))
-    codes = {kind: ", ".join(f"{n} {name}" for n, name in enumerate(names)) for kind, names in NAMES.items()}
-    for name, pattern, text in _rows(METRICS):
-        labels = [{**serial, "phase": n} for n in "123"] if "#" in pattern else [serial]
-        samples = zip(labels, map(flat.get, _phases(pattern)))
-        metrics.append(_metric(name, text.format(**codes), samples))
-    code = flat.get("states.fault_code")
-    if code is not None:
-        bits = [({**serial, "bit": str(n), "fault": name}, code >> n & 1) for n, name in enumerate(FAULTS)]
-        metrics.append(_metric("vestel_fault", "1 if the fault is active, else 0.", bits))
-    for name, kind, field, text in _rows(OWN_METRICS) if own else ():
-        value = getattr(own, field) if reading or kind == "counter" else None
-        metrics.append(_metric(name, text, [({}, value)], kind))
-    return "\n".join(filter(None, metrics))
+def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
+    """Return the reading as one dict: `states.cable.code` -> 3."""
+    flat = {}
+    for key, content in reading.items():
+        if isinstance(content, dict):
+            flat.update(_flat(content, f"{above}{key}."))
+        else:
+            flat[above + key] = content
+    return flat
 
 
-def _metric(name: str, text: str, samples: Iterable[tuple[dict[str, str], Any]], kind: str = "gauge") -> str:
-    lines = ""
-    for labels, value in samples:
-        pairs = ",".join(f'{label}="{held.translate(ESCAPES)}"' for label, held in labels.items())
-        if value is not None:
-            lines += f"{name}{{{pairs}}} {value}\n" if pairs else f"{name} {value}\n"
-    return lines and f"# HELP {name} {text}\n# TYPE {name} {kind}\n{lines}"
+class Sample(NamedTuple):
+    """A sample of a metric. One without a number is left out."""
+
+    metric: str
+    help: str
+    number: Any
+    labels: Mapping[str, str] = {}
+
+
+def format_prometheus(reading: Reading | None, service: Snapshot | None = None) -> str:
+    """Return a reading in exposition format 0.0.4, with the metrics of --listen (`service`).
+
+    Without a reading, the charger is down.
+    """
+    samples = [Sample("vestel_up", "1 if the charger answered.", int(bool(reading)))]
+    if reading:
+        samples += _charger_samples(_flat(reading))
+    if service:
+        samples += _service_samples(service)
+    blocks: dict[str, str] = {}
+    for name, text, number, labels in samples:
+        if name and number is not None:
+            kind = "counter" if name.endswith("_total") else "gauge"
+            blocks.setdefault(name, f"# HELP {name} {text}\n# TYPE {name} {kind}\n")
+            pairs = ",".join(f'{label}="{_escaped(held)}"' for label, held in labels.items())
+            blocks[name] += f"{name}{{{pairs}}} {number}\n" if pairs else f"{name} {number}\n"
+    return "\n".join(blocks.values())
+
+
+def _charger_samples(flat: Reading) -> Iterator[Sample]:
+    serial = {"serial": flat["identity.serial"] or ""}
+    names = "chargepoint_id", "brand", "model", "firmware"
+    info = {name: flat.get(f"details.{name}") or "" for name in names}
+    has_info = 1 if any(info.values()) else None
+    yield Sample("vestel_info", "What the charger is.", has_info, {**serial, **info})
+    flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat["identity.phases"])
+    for value in CORE:
+        labels = {**serial, "phase": value.phase} if value.phase else serial
+        yield Sample(value.metric, value.help, flat[next(iter(value.keys))], labels)
+    code = flat["states.fault_code"]
+    for bit, fault in enumerate(FAULTS):
+        labels = {**serial, "bit": str(bit), "fault": fault}
+        is_active = None if code is None else code >> bit & 1
+        yield Sample("vestel_fault", "1 if the fault is active, else 0.", is_active, labels)
+
+
+def _service_samples(service: Snapshot) -> list[Sample]:
+    seconds = service.seconds if service.reading else None
+    connections = service.connections
+    return [
+        Sample("vestel_reading_seconds", "How long the newest reading took in seconds.", seconds),
+        Sample("vestel_warnings", "How many warnings last.", len(service.warnings)),
+        Sample("vestel_readings_total", "Readings made since the start.", service.readings),
+        Sample(
+            "vestel_failed_readings_total", "Readings that failed since the start.", service.failed
+        ),
+        Sample(
+            "vestel_connections_total", "Connections to the charger since the start.", connections
+        ),
+    ]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+# --- Formats: for people --------------------------------------------------------------------
+
+STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}
+ANSI = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "bold": "\x1b[1m"}
+SECTIONS = {  # of the reading, and what people see above their rows
+    "identity": "Identity",
+    "states": "States",
+    "electrical": "Electrical",
+    "session": "Session",
+    "limits": "Current Limits",
+    "settings": "Current Limits",
+    "details": "Details",
+}
+SUMMARY = [  # label, key of the reading, and how people see it
+    ("Power", "electrical.power.total_kw", "{:.2f} kW".format),
+    ("Session Energy", "session.energy_kwh", "{:.3f} kWh".format),
+    ("Session Duration", "session.duration_s", _hours),
+    ("Dynamic Current", "settings.dynamic_current_a", _amperes),
+]
 
 
 class Row(NamedTuple):
-    """A value as people see it: three cells where it has one for each phase."""
+    """A value for people: three cells where it has one for each phase."""
 
-    label: str
+    name: str
     cells: list[str]
-    text: str  # the cells side by side
-    style: str  # of PAINT where it stands out, or ""
+    style: str = ""  # good, bad, or none
+
+    @property
+    def label(self) -> str:
+        """The name, and which phases the cells are of."""
+        return f"{self.name} L1 L2 L3" if len(self.cells) == 3 else self.name
+
+    @property
+    def text(self) -> str:
+        """The cells side by side."""
+        return "".join(f"{cell:10}" for cell in self.cells).rstrip()
 
 
-def sections(reading: Reading, layout: str = HUMAN, most: int = 32) -> dict[str, list[Row]]:
-    """What people see of a reading: section -> rows, `n/a` for None, and at most so many faults by name."""
+def sections(reading: Reading) -> dict[str, list[Row]]:
+    """Return what people see of a reading: title -> rows."""
     flat = _flat(reading)
-    seconds, faults = flat["session.duration_s"], flat["states.faults"] or []
-    flat["session.duration"] = None if seconds is None else timedelta(seconds=seconds)
-    named = faults[:most] + [f"and {len(faults) - most} more"] * (len(faults) > most)
-    flat["states.faults"] = f" ({', '.join(named)})" if faults else ""
-    if "details" not in reading:
-        layout = layout.partition("== Details ==")[0]  # they come last
-    shown: dict[str, list[Row]] = {}
-    for line in layout.strip().splitlines():
-        label, _, pattern = line.partition(":")
-        if not pattern:
-            rows = shown.setdefault(label.strip("= "), [])
+    shown: dict[str, list[Row]] = {title: [] for title in SECTIONS.values()}
+    for value in VALUES.values():
+        keys = [key for key in value.keys if key in flat]
+        if not keys:
             continue
-        cells = [_fill(cell, flat) for cell in _phases(pattern.strip())]
-        style = "bad" if faults and "{states.faults}" in pattern else STYLES.get(cells[0], "")
-        rows.append(Row(label, cells, "".join(f"{cell:10}" for cell in cells).rstrip(), style))
-    return shown
+        contents = [flat[key] for key in keys]
+        cell = "n/a" if contents[0] in (None, "") else value.show(*contents)
+        rows = shown[SECTIONS[keys[0].partition(".")[0]]]
+        if value.phase in ("2", "3"):
+            rows[-1].cells.append(cell)
+        else:
+            is_faulted = value.label == "Fault Code" and flat["states.faults"]
+            style = "bad" if is_faulted else STYLES.get(cell, "")
+            rows.append(Row(value.label.partition(" L1")[0], [cell], style))
+    return {title: rows for title, rows in shown.items() if rows}
 
 
-def _fill(pattern: str, flat: dict[str, Any]) -> str:
-    first, *_ = FIELD.finditer(pattern)
-    if flat[first[1]] in (None, ""):
-        return "n/a"
-    return FIELD.sub(lambda field: format(flat[field[1]], field[2]), pattern)
+def summary(reading: Reading) -> list[Row]:
+    """Return what one wants to know first: the state with its faults, the power, then more."""
+    flat = _flat(reading)
+    state, faults = flat["states.chargepoint.name"] or "n/a", flat["states.faults"] or []
+    more = [f"and {len(faults) - 2} more"] if len(faults) > 2 else []
+    style = "bad" if faults else STYLES.get(state, "")
+    rows = [Row("State", [_with_names(state, faults[:2] + more)], style)]
+    for label, key, show in SUMMARY:
+        rows.append(Row(label, ["n/a" if flat[key] is None else show(flat[key])]))
+    return rows
 
 
 def _paint(text: str, style: str) -> str:
-    return f"{PAINT[style]}{text}\x1b[0m" if style and text else text
+    return f"{ANSI[style]}{text}\x1b[0m" if style and text else text
 
 
 def format_human(reading: Reading, colour: bool = False) -> str:
-    """The reading in sections of labelled values, for a terminal."""
+    """Return the reading in sections of labelled values."""
     blocks = []
     for title, rows in sections(reading).items():
-        lines = [f"{row.label + ':':20} {_paint(row.text, row.style if colour else '')}\n" for row in rows]
-        blocks.append("".join([f"== {title} ==\n", *lines]))
+        lines = [f"== {title} ==\n"]
+        for row in rows:
+            text = _paint(row.text, row.style if colour else "")
+            lines.append(f"{row.label + ':':20} {text}\n")
+        blocks.append("".join(lines))
     return "\n".join(blocks)
 
 
-def _local(text: str) -> str:
-    """The text with its times in local time."""
-    times = r"\d{4}-\d\d-\d\dT[\d:]+\+00:00"
-    return re.sub(times, lambda at: str(datetime.fromisoformat(at[0]).astimezone())[:19], text)
+def _local_time(reading: Reading) -> str:
+    """Return when the reading was made, in the local time of this computer: `09:15:30`."""
+    made = datetime.fromisoformat(reading["timestamp"]).astimezone()
+    return f"{made:%H:%M:%S}"
 
 
-def _history(powers: Sequence[tuple[float, int | None]], now: float, count: int) -> list[int | None]:
-    """The greatest power (W) in each of so many parts of the last hour; None without a reading."""
-    beats: dict[int, list[int | None]] = {}
-    for at, watts in powers:
-        part = min(math.floor((at - now + HISTORY) * count / HISTORY), count - 1)
-        beats.setdefault(part, []).append(watts)
-    history = []
-    held: list[int | None] = [None]
-    for part in range(count):
-        held = beats.get(part, held[-1:])  # one without a beat shows what the beat before it has read
-        history.append(max((watts for watts in held if watts is not None), default=None))
-    return history
+# --- Output ---------------------------------------------------------------------------------
 
 
-# The live view: two halves from 80 columns on. What matters least comes last, and is left out first.
-SCREEN = ["States", "Electrical", "Session"], ["Current Limits", "Identity", "Details"]
-LEFT = 47  # columns of the left half: the longest state fits
+def write_stdout(text: str) -> None:
+    """Write to stdout: all of the text, or nothing as far as a file allows that.
+
+    Below the text layer, which would not tell how much was written. Raises BrokenPipeError, and
+    CommandError for any other failure.
+    """
+    out = sys.stdout
+    if out is None:
+        raise CommandError("cannot write to stdout: it is closed")
+    written = 0
+    try:
+        if not hasattr(out, "buffer"):  # io.StringIO of a program that calls main()
+            out.write(text)
+            return
+        out.flush()
+        raw = getattr(out.buffer, "raw", out.buffer)
+        data = text.encode(out.encoding if _is_terminal(out) else "utf-8", "replace")
+        while written < len(data):
+            count = raw.write(data[written:])
+            written += count or 0
+            if not count:
+                time.sleep(0.01)  # a pipe that is full, and set not to block
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _take_back(out, written)
+        raise CommandError(f"cannot write to stdout: {error.strerror}")
+    except ValueError as error:  # a closed stream of a program that calls main()
+        raise CommandError(f"cannot write to stdout: {error}")
+
+
+def _take_back(file: Any, written: int) -> None:
+    """Remove what was written last, where that is a file: half a line would spoil a log."""
+    with suppress(OSError):
+        end = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+        if end == os.fstat(file.fileno()).st_size:
+            os.ftruncate(file.fileno(), end - written)
+            os.lseek(file.fileno(), end - written, os.SEEK_SET)
+
+
+def write_stderr(line: str) -> None:
+    """Write a line to stderr, if there is one, without anything that could steer a terminal."""
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    with suppress(OSError, AttributeError, ValueError):  # closed, or none at all
+        sys.stderr.write(printable + "\n")
+        sys.stderr.flush()
+
+
+def _is_terminal(stream: Any) -> bool:
+    with suppress(AttributeError, ValueError):  # of a program that calls main()
+        return bool(stream.isatty())
+    return False
+
+
+def _can_redraw() -> bool:
+    """Tell whether stdout is a terminal that understands escape sequences."""
+    return _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+
+
+def _has_colour() -> bool:
+    """Tell whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
+    is_able = os.name == "posix" or "WT_SESSION" in os.environ
+    return is_able and _can_redraw() and not os.environ.get("NO_COLOR")
+
+
+def _utc_now() -> datetime:
+    return datetime.fromtimestamp(int(time.time()), timezone.utc)
+
+
+MAX_LINES = 1000  # that wait to be written: the oldest are dropped where stderr takes none
+
+
+class Log:
+    """Lines for stderr. While it waits it only collects them, so that it never blocks."""
+
+    def __init__(self, is_verbose: bool = False, waits: bool = False) -> None:
+        self.write = write_stderr
+        self.has_news = threading.Event()  # for a thread that flushes
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
+        self._is_verbose, self._waits = is_verbose, waits
+
+    def __call__(self, line: str) -> None:
+        """Take a line."""
+        self._lines.append(line)
+        self.has_news.set()
+        if not self._waits:
+            self.flush()
+
+    def trace(self, line: str) -> None:
+        """Take a line of -v, which begins with the time."""
+        if self._is_verbose:
+            self(f"{datetime.now().isoformat(timespec='milliseconds')[11:]} {line}")
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        while self._lines:
+            line = self._lines[0]
+            self.write(line)
+            if self._lines and self._lines[0] is line:  # a full queue drops its oldest line
+                self._lines.popleft()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Only collect lines meanwhile, and write them at the end."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+        self.flush()
+
+
+# --- Staying connected: heartbeat -----------------------------------------------------------
+
+HEARTBEAT_INTERVAL_S = 1.5  # no charger looks more often than every 3 s (spec)
+RARE_HEARTBEAT_INTERVAL_S = 60.0  # where the firmware lacks it
+CONNECTION_INTERVAL_S = 1.0
+
+
+class ConnectedCharger(Charger):
+    """A charger that stays connected, and needs a heartbeat for that: a 1 in register 6000 (spec).
+
+    The heartbeat is the first request on each connection, and comes before another one whenever
+    it is due. Without it, the charger closes the connection and charges with the failsafe current.
+    """
+
+    heartbeat_due = -math.inf  # monotonic, as all times here
+    heartbeat_error: Refused | None = None  # of the last one
+    _was_accepted = False  # ever
+    _sent_at = _opened_at = -math.inf
+
+    @property
+    def lacks_heartbeat(self) -> bool:
+        """Whether the firmware does not support the heartbeat, as far as it has shown."""
+        return not self._was_accepted and _is_unsupported(self.heartbeat_error)
+
+    def close(self) -> None:
+        """Close the connection.
+
+        A heartbeat that the firmware lacks is not the first request on the next one: some chargers
+        reset the connection after each exception (evcc 21127), and would never be read.
+        """
+        super().close()
+        if not self.lacks_heartbeat:
+            self.heartbeat_due = -math.inf
+
+    def give_heartbeat(self) -> None:
+        """Give the heartbeat if it is due. Raises Unreachable where it gets no usable reply.
+
+        A charger that refuses it is read all the same.
+        """
+        if time.monotonic() < self.heartbeat_due:
+            return
+        try:
+            self._twice(super()._send, self._write_heartbeat)
+            self.heartbeat_error, self._was_accepted = None, True
+        except Refused as error:
+            self.heartbeat_error = error
+        except NoReply as error:
+            raise _unreachable(self, error)
+        interval_s = RARE_HEARTBEAT_INTERVAL_S if self.lacks_heartbeat else HEARTBEAT_INTERVAL_S
+        self.heartbeat_due = self._sent_at + interval_s
+
+    def _write_heartbeat(self, connection: Connection) -> None:
+        self._sent_at = time.monotonic()
+        _write_word(connection, ALIVE_REGISTER, 1)
+
+    def _send(self, request: Request) -> Any:
+        self.give_heartbeat()
+        return super()._send(request)
+
+    def _open(self) -> Connection:
+        time.sleep(max(0.0, self._opened_at + CONNECTION_INTERVAL_S - time.monotonic()))
+        self._opened_at = time.monotonic()
+        return super()._open()
+
+
+# --- Staying connected: the poller ----------------------------------------------------------
+
+POLLING_INTERVAL_S = 5.0
+MAX_WAIT_S = 60.0  # between two attempts at what has failed
+HISTORY_S = 3600  # of powers are kept
+LOSS = "loss"  # the cause of the warning that the charger is lost
+
+
+class Snapshot(NamedTuple):
+    """What the poller shares. It is replaced as a whole, never changed."""
+
+    reading: Reading | None = None  # the newest; None while the charger is lost
+    problem: str = "there is no reading yet"  # why there is none
+    warnings: tuple[str, ...] = ()  # that last
+    made_at: float = -math.inf  # when the reading began (monotonic)
+    seconds: float = 0.0  # how long it took
+    readings: int = 0  # since the start, as the next two
+    failed: int = 0
+    connections: int = 0
+    powers: Powers = ()  # of the readings of the last hour; None while the charger was lost
+    fatal: CommandError | None = None  # what ends the program
+
+
+class LastingWarnings:
+    """The warnings that last, by cause. Each is logged once, and again when it is over."""
+
+    def __init__(self, log: Log) -> None:
+        self.texts: dict[str, str] = {}
+        self._log = log
+        self._logged: set[str] = set()
+
+    def update(self, texts: Mapping[str, str], unsupported: Iterable[str]) -> None:
+        """Take the warnings of now, or "". Another text for the same cause is not logged.
+
+        `unsupported` are warnings that do not last: each is logged once since the start.
+        """
+        for cause in [*self.texts]:
+            if not texts.get(cause):
+                over = self.texts.pop(cause)
+                self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else over}")
+        for text in unsupported:
+            if text not in self._logged:
+                self._logged.add(text)
+                self._log(f"WARNING: {text}")
+        for cause, text in texts.items():
+            if text and cause not in self.texts:
+                self._log(f"WARNING: {text}")
+            if text:
+                self.texts[cause] = text
+
+
+class DetailReader:
+    """Reads the clock, and with --details the rest of them. A detail never costs the reading."""
+
+    MIN_WAIT_S, MAX_WAIT_S = 60.0, 3600.0  # until what has failed is read again
+
+    def __init__(self, details: bool) -> None:
+        self._values = DETAIL_REGISTERS if details else CLOCK
+        # By label, of those that have failed: when they are due (monotonic), and the wait (s).
+        self._retries: dict[str, tuple[float, float]] = {}
+
+    def read(self, image: Image, known: set[str]) -> None:
+        """Read what is due. `known` are the labels of texts that need not be read any more."""
+        now, never_failed = time.monotonic(), (-math.inf, 0.0)
+        due = []
+        for value in self._values:
+            retry_at, _ = self._retries.get(value.label, never_failed)
+            if value.label not in known and now >= retry_at:
+                due.append(value)
+        with suppress(Unreachable):
+            image.read(_ranges(due))
+        for value in due:
+            label = value.label
+            if label in image.errors:
+                _, wait_s = self._retries.get(label, never_failed)
+                wait_s = min(self.MAX_WAIT_S, wait_s * 2 or self.MIN_WAIT_S)
+                self._retries[label] = now + wait_s, wait_s
+                continue
+            self._retries.pop(label, None)
+            if value.unit == "text":
+                known.add(label)
+
+
+class OldValues:
+    """Tells whether a charger repeats old values, as some do until they are connected anew.
+
+    Its clock tells (nymea), once it has been seen to run.
+    """
+
+    MAX_AGE_S = 12.0  # without any change, though the clock runs: more than two polls
+
+    _clock: list[int] | None = None
+    _ticks = 0  # successive readings with a new clock; it runs from the second one on
+    _changed_at = -math.inf
+
+    def __init__(self) -> None:
+        self._words: Words = {}
+
+    def are_in(self, image: Image) -> bool:
+        """Tell whether the newest reading repeats old values."""
+        now, clock = time.monotonic(), [image[value] for value in CLOCK]
+        runs = self._ticks >= 2
+        if None in clock or clock == [0, 0]:
+            self._clock, self._changed_at = None, now
+            self._ticks = self._ticks if runs else 0
+            return False
+        if not runs:
+            self._ticks = self._ticks + 1 if self._clock not in (None, clock) else 0
+        self._clock = clock
+        if any(self._words.get(place) != word for place, word in image.words.items()):
+            self._words.update(image.words)
+            self._changed_at = now
+        return runs and now > self._changed_at + self.MAX_AGE_S
+
+
+# --- Staying connected: setpoints -----------------------------------------------------------
+
+STABLE_S = 60.0  # a value that was right for so long stays
+FIGHT_S = 5.0  # more than this between two tries: others set the value, too
+
+
+class Setpoint:
+    """A value that is held: it is set whenever the charger shows another one."""
+
+    _error = ""  # why it is not set
+    _wait_s = _wait_left_s = 0.0  # from the last try to the next
+    _right_s: float | None = None  # for how long it has been right; None: it is not
+    _relapsed = False  # whether it did not stay after it was right
+
+    def __init__(self, value: Value, wanted: int | None = None) -> None:
+        self.value, self.wanted = value, wanted  # None: nothing yet
+
+    def start_over(self) -> None:
+        """Forget what has failed: something is different now."""
+        self._wait_s = self._wait_left_s = 0.0
+        self._right_s, self._relapsed = None, False
+
+    def hold(self, image: Image, log: Log, elapsed_s: float) -> None:
+        """Set the value if the charger shows another one, and it is time to try.
+
+        `elapsed_s` is the time since the last call, without that while the charger was lost.
+        Raises Unreachable.
+        """
+        self._wait_left_s -= elapsed_s
+        if self.wanted is None:
+            return
+        unread = image.errors.get(self.value.label)
+        if unread:
+            self._error = f"Cannot read {_describe([self.value])}: {unread}"
+        elif image[self.value] == self.wanted:
+            self._error = ""
+            self._right_s = 0.0 if self._right_s is None else self._right_s + elapsed_s
+            if self._right_s >= STABLE_S:
+                self.start_over()
+        else:
+            self._relapsed = self._relapsed or self._right_s is not None
+            self._right_s = None
+            self._set(self.wanted, image, log)
+
+    def _set(self, wanted: int, image: Image, log: Log) -> None:
+        try:
+            check_range(self.value, wanted, image)
+            if self._wait_left_s > 0:
+                return
+            self._wait_s = self._wait_left_s = min(MAX_WAIT_S, self._wait_s * 2 or 1.0)
+            line = set_value(image, self.value, wanted)
+            self._error, self._right_s = "", 0.0
+            if not self.is_fought_over:
+                log(line)
+        except ChargerError as error:
+            self._error, self._relapsed = str(error), False
+            if isinstance(error, Unreachable):
+                raise
+        finally:
+            image.charger.unconfirmed = ""
+
+    @property
+    def is_fought_over(self) -> bool:
+        """Whether the value was set again and again, and did not stay."""
+        return self._relapsed and self._wait_s > FIGHT_S
+
+    @property
+    def warning(self) -> str:
+        """What keeps the value from being set; empty where nothing does."""
+        if self._error:
+            return f"failed holding {_noun(self.value)}: {self._error}; trying again"
+        wanted = f"{self.value.label.lower()} does not stay at {self.wanted} {self.value.unit}"
+        return f"the {wanted}: another master may set it, too" if self.is_fought_over else ""
+
+
+def read_hold_file(path: str) -> int | None:
+    """Return the number in the file of --hold; None where it is blank, as while it is written.
+
+    Raises CommandError. Never waits, also where the path is a pipe.
+    """
+    max_size = 1000  # bytes
+    no_wait = getattr(os, "O_NONBLOCK", 0)
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CommandError("not a regular file")
+            content = file.read(max_size)
+    except OSError as error:
+        raise CommandError(str(error.strerror))
+    text = content.decode("ascii", "replace").strip()
+    if len(content) == max_size or not re.fullmatch("[0-9]{0,5}", text):
+        raise CommandError(f"{text[:20]!r} is not a whole number of amperes")
+    return int(text) if text else None
+
+
+class Holder:
+    """Holds the values that the options and the file of --hold name.
+
+    When a vehicle is plugged in, the charger puts its own minimum into the dynamic current
+    (nymea). One that was without a master is at its failsafe current (spec).
+    """
+
+    ORDER = (FAILSAFE_TIMEOUT, DYNAMIC_CURRENT, FAILSAFE_CURRENT)
+
+    _cable: int | None = None  # its state, as read last
+    _held_at: float | None = None  # monotonic; None while the charger is lost
+    _number: int | None = None  # in the file; None while it is wrong
+    file_warning = ""
+
+    def __init__(self, wanted: Wanted, file: str | None) -> None:
+        self._file = file
+        self._from_file = Setpoint(DYNAMIC_CURRENT)
+        setpoints = [Setpoint(value, number) for value, number in wanted]
+        if file is not None:
+            setpoints.append(self._from_file)
+        self.setpoints = sorted(setpoints, key=lambda setpoint: self.ORDER.index(setpoint.value))
+
+    def look_at_file(self) -> None:
+        """Read the file of --hold, before each reading."""
+        if self._file is None:
+            return
+        try:
+            number = read_hold_file(self._file)
+            if number not in (None, self._number):
+                self._number, self.file_warning = number, ""
+        except CommandError as error:
+            self._number, self.file_warning = None, f"--hold: {self._file}: {error}"
+
+    def lose(self) -> None:
+        """Note that the charger is lost."""
+        self._held_at = None
+
+    def hold(self, image: Image, log: Log) -> dict[str, str]:
+        """Set the values that are not as wanted. Raises Unreachable.
+
+        Returns warnings of what keeps values from being set, by cause.
+        """
+        self._follow_file(image)
+        warnings = {}
+        cable = image[CABLE_STATE]
+        elapsed_s = 0.0 if self._held_at is None else time.monotonic() - self._held_at
+        for setpoint in self.setpoints:
+            if cable not in (None, self._cable):
+                setpoint.start_over()
+            setpoint.hold(image, log, elapsed_s)
+            if setpoint.warning:
+                warnings[f"hold {setpoint.value.label}"] = setpoint.warning
+        self._cable = self._cable if cable is None else cable
+        self._held_at = time.monotonic()
+        return warnings
+
+    def _follow_file(self, image: Image) -> None:
+        """Take the number in the file as setpoint, if the charger's limits allow it."""
+        if self._number is None:
+            return
+        is_new = self._number != self._from_file.wanted
+        try:
+            check_range(DYNAMIC_CURRENT, self._number, image)
+            self.file_warning = ""
+            if is_new:
+                self._from_file.wanted = self._number
+                self._from_file.start_over()
+        except ChargerError as error:
+            if is_new or isinstance(error, OutOfRange):
+                self.file_warning = f"--hold: {self._file}: {error}"
+
+
+# --- Staying connected: polling -------------------------------------------------------------
+
+
+class Poller:
+    """Polls the charger: gives the heartbeat, makes readings, and holds values.
+
+    One thread runs it. All that others get of it are the newest snapshot and the lines that it
+    logs.
+    """
+
+    snapshot = Snapshot()
+    _newest = ""  # timestamp of the newest reading
+
+    def __init__(
+        self,
+        charger: ConnectedCharger,
+        wanted: Wanted,
+        details: bool,
+        every: float,
+        hold_file: str | None,
+        log: Log,
+    ) -> None:
+        self.charger, self._log, self.with_details = charger, log, details
+        self._interval_s = min(POLLING_INTERVAL_S, every)
+        self._image, self._old_values = Image(charger), OldValues()
+        self._details = DetailReader(details)
+        self._holder = Holder(wanted, hold_file)
+        self._warnings = LastingWarnings(log)
+
+    def run(self) -> Iterator[float]:
+        """Poll for ever. Yields the time (monotonic) until which there is nothing to do."""
+        wait_s = 0.0
+        while True:
+            readings = self.snapshot.readings
+            try:
+                yield from self._poll()
+            except Unreachable as error:
+                self.charger.close()
+                self._lose(error)
+            if self.snapshot.readings > readings:
+                wait_s = 0.0
+            wait_s = min(MAX_WAIT_S, wait_s * 2 or 1.0)
+            yield time.monotonic() + wait_s
+
+    def _poll(self) -> Iterator[float]:
+        """Poll until the charger does not answer any more: raises Unreachable then."""
+        known_texts: set[str] = set()
+        due = time.monotonic()
+        while True:
+            try:
+                self._read(known_texts)
+            except NothingRead as error:  # the charger has just started: it will answer soon
+                self._lose(error)
+            intervals = (time.monotonic() - due) // self._interval_s + 1
+            due += self._interval_s * intervals
+            while time.monotonic() < due:
+                yield min(due, self.charger.heartbeat_due)
+                self.charger.give_heartbeat()
+
+    def _read(self, known_texts: set[str]) -> None:
+        """Make a reading, hold the wanted values, and publish.
+
+        Raises Unreachable, and NothingRead where the charger refuses all.
+        """
+        image = self._image
+        began, timestamp = time.monotonic(), _utc_now()
+        self._holder.look_at_file()
+        image.read_core()
+        self._details.read(image, known_texts)
+        if self._old_values.are_in(image):
+            raise Unreachable("it repeats old values: its clock stands still")
+        held = self._holder.hold(image, self._log)
+        held["file"] = self._holder.file_warning
+        reading, implausible = decode(image.words, timestamp, self.with_details)
+        self._warn({**implausible, **held})
+        self._newest = reading["timestamp"]
+        self._publish(
+            reading["electrical"]["power"]["total_w"],
+            reading=reading,
+            problem="",
+            made_at=began,
+            seconds=time.monotonic() - began,
+            readings=self.snapshot.readings + 1,
+        )
+
+    def _warn(self, warnings: dict[str, str]) -> None:
+        """Log these warnings, by cause, and those of what was refused or not read.
+
+        What the firmware lacks will not change: it is logged once, and does not last.
+        """
+        unsupported = []
+        if self._holder.setpoints:
+            with suppress(ChargerError):
+                unsupported.append(current_limits(self._image).warning)
+        ranges = CORE_RANGES + DETAIL_RANGES if self.with_details else CORE_RANGES
+        found = list(self._image.unread(ranges))
+        refusal = self.charger.heartbeat_error
+        if refusal:
+            warning = f"the charger refuses the heartbeat: {refusal}"
+            found.append(("heartbeat", warning, self.charger.lacks_heartbeat))
+        for cause, warning, is_unsupported in found:
+            if is_unsupported:
+                unsupported.append(warning)
+            else:
+                warnings[cause] = warning
+        self._warnings.update(warnings, filter(None, unsupported))
+
+    def _lose(self, error: ChargerError) -> None:
+        """Publish that there is no reading; warnings that lasted before stay."""
+        self._holder.lose()
+        since = f"no reading since {self._newest}" if self._newest else "no reading yet"
+        problem = f"{since}: {self._image.explain(error)}"
+        texts = {**self._warnings.texts, "file": self._holder.file_warning, LOSS: problem}
+        self._warnings.update(texts, [])
+        self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
+
+    def _publish(self, power: int | None, **changes: Any) -> None:
+        now = time.monotonic()
+        recent = [point for point in self.snapshot.powers if point[0] > now - HISTORY_S]
+        self.snapshot = self.snapshot._replace(
+            connections=self.charger.connections,
+            warnings=tuple(self._warnings.texts.values()),
+            powers=(*recent, (now, power)),
+            **changes,
+        )
+        self._log.has_news.set()
+
+
+def poll_forever(poller: Poller, stop: threading.Event) -> None:
+    """Run the poller, in the only thread that speaks to the charger."""
+    try:
+        for due in poller.run():
+            if stop.wait(max(0.0, due - time.monotonic())):
+                return
+    except Exception as error:  # else old values would be served for ever
+        problem = f"the program is at fault: {error!r}"
+        fatal = CommandError(problem)
+        poller.snapshot = poller.snapshot._replace(fatal=fatal, reading=None, problem=problem)
+    finally:
+        poller.charger.close()
+
+
+# --- Staying connected: showing what the poller has -----------------------------------------
+
+MAX_EARLY_S = 0.1  # a reading may be made so much before it is due
+
+
+def snapshots(poller: Poller, log: Log, refresh_s: float) -> Iterator[Snapshot]:
+    """Yield the newest snapshot whenever there is news, and after so many seconds; log the lines.
+
+    Nothing goes back to the poller: it never waits for whoever reads this. Raises what ends the
+    program.
+    """
+    while True:
+        log.has_news.wait(refresh_s)
+        log.has_news.clear()
+        log.flush()
+        snapshot = poller.snapshot
+        if snapshot.fatal:
+            raise snapshot.fatal
+        yield snapshot
+
+
+def print_readings(newest: Iterator[Snapshot], style: str, every: float) -> None:
+    """Print the first reading that is made at or after each so many seconds."""
+    due = -math.inf
+    for snapshot in newest:
+        made_at = snapshot.made_at + MAX_EARLY_S
+        if snapshot.reading is None or made_at < due:
+            continue
+        first = snapshot.made_at if due == -math.inf else due
+        due = first + every * ((made_at - first) // every + 1)
+        if style == "json":
+            write_stdout(format_json(snapshot.reading))
+        else:
+            timestamp = snapshot.reading["timestamp"]
+            write_stdout(f"{timestamp}\n{format_human(snapshot.reading)}\n")
+
+
+def _notes(snapshot: Snapshot) -> Iterable[str]:
+    """Return what people are to know: the warnings that last, or why there is no reading yet."""
+    return snapshot.warnings or filter(None, [snapshot.problem])
+
+
+def _highest_powers(powers: Powers, now: float, count: int) -> list[int | None]:
+    """Return the highest power (W) in each of so many parts of the last hour; None: not known.
+
+    A part without a reading shows the reading before it.
+    """
+
+    def part_of(at: float) -> int:
+        return min(math.floor((at - now + HISTORY_S) * count / HISTORY_S), count - 1)
+
+    highest: list[int | None] = [None] * count
+    ends = [part_of(at) for at, _ in powers[1:]] + [count]
+    for (at, watts), end in zip(powers, ends):
+        first = part_of(at)
+        for part in range(first, max(first + 1, end)) if first >= 0 else ():
+            known = [power for power in (highest[part], watts) if power is not None]
+            highest[part] = max(known, default=None)
+    return highest
+
+
+# --- The live view of --watch ---------------------------------------------------------------
+
+MIN_PLOT_W = 1000  # what an idle charger takes shall not look like charging
+COLUMNS = ["States", "Electrical", "Session"], ["Current Limits", "Identity", "Details"]
+MIN_WIDTH = 80  # characters, for two columns
+LEFT_WIDTH = 47  # characters: the longest state fits
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
+REFRESH_S = 0.2  # the size of the terminal may change at any time
+ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 def format_screen(
-    name: str, newest: Snapshot, now: float, width: int, rows: int, colour: bool, fine: bool, notes: list[str]
+    name: str, snapshot: Snapshot, width: int, height: int, levels: str, newest_line: str
 ) -> list[str]:
-    """The lines that fill a terminal; `now` is monotonic, and `fine` says whether it can show BLOCKS."""
-    reading, problem, foot = newest.reading, _local(newest.problem), []
-    head = f"Ctrl-C ends  {name}"
-    if reading:
-        state, power, *_ = sections(reading, GLANCE, 1)["Glance"]
-        head = "  ".join([_local(reading["timestamp"])[11:], power.text, state.text, head])
-    if width < 35:  # not even the longest state, or what is said of the plot
-        told = _wrap(f"{head}  {problem} (a wider terminal shows more)", width)
-        return [line[:width] for line in told[:rows]]
-    history, levels = _history(newest.powers, now, width), BLOCKS if fine else ASCII
-    top = max((watts for watts in history if watts is not None), default=None)
-    if top is not None:
-        foot.append(f"Power, last {HISTORY // 60} min, up to {top / 1000:.2f} kW")
-        foot.append("".join(" " if w is None else levels[w * len(levels) // (top + 1)] for w in history))
-    news = [note for note in notes if reading or newest.problem not in note]
-    for note in news[-2 if rows > 24 else -1 :]:
-        foot += _wrap(note, width, 2)
-    room = max(0, rows - 1 - len(foot))
-    if reading and width < 80:
-        body = _fit(reading, SCREEN[0] + SCREEN[1], width, room)
-    elif reading:
-        halves = _fit(reading, SCREEN[0], LEFT, room), _fit(reading, SCREEN[1], width - LEFT - 1, room)
-        body = [" ".join(line).rstrip() for line in zip_longest(*halves, fillvalue=" " * LEFT)]
-    else:
-        body = [_paint(line, "bad" if newest.failed else "") for line in _wrap(problem, width)]
-    lines = [_paint(head[:width], "strong"), *body[:room], *foot][:rows]
-    return lines if colour else [re.sub("\x1b.*?m", "", line) for line in lines]
-
-
-def _wrap(text: str, width: int, most: int | None = None) -> list[str]:
+    """Return lines, in colour, that fill a terminal; `levels` are the characters of the plot."""
     import textwrap
 
-    return textwrap.wrap(text, width, max_lines=most, placeholder=" ...", subsequent_indent="  ")
+    header, body = f"Ctrl-C ends  {name}", []
+    if snapshot.reading:
+        state, power, *_ = summary(snapshot.reading)
+        header = f"{_local_time(snapshot.reading)}  {power.text}  {state.text}  {header}"
+        body = _columns(sections(snapshot.reading), width)
+    footer = _plot_lines(snapshot.powers, width, levels)
+    style = "bad" if snapshot.warnings else ""
+    for note in _notes(snapshot):
+        footer += [_paint(line, style) for line in textwrap.wrap(note, width)]
+    footer.append(newest_line[:width])
+    body = body[: max(0, height - 1 - len(footer))]
+    return [_paint(header[:width], "bold"), *body, *footer][:height]
 
 
-def _fit(reading: Reading, titles: list[str], width: int, room: int) -> list[str]:
-    """The sections as lines that fit the room: faults are cut, then sections left out, which is told."""
-    titles = [title for title in titles if title in sections(reading)]
-    whole = [(most, len(titles)) for most in range(len(reading["states"]["faults"] or []), 1, -1)]
-    for most, count in whole + [(1, count) for count in range(len(titles), -1, -1)]:
-        shown = sections(reading, HUMAN, most)
-        lines = [line for title in titles[:count] for line in _lines(title, shown[title], width)]
-        if titles[count:]:
-            told = f"not shown: {', '.join(titles[count:])}: the terminal is too small"
-            lines += [f"{line:{width}}" for line in _wrap(told, width)]
-        if len(lines) <= room:
-            break
+def _columns(shown: Mapping[str, Sequence[Row]], width: int) -> list[str]:
+    """Return the sections in two columns, or in one where the terminal is narrow."""
+    left, right = (_column(shown, titles) for titles in COLUMNS)
+    if width < MIN_WIDTH:
+        return [_paint(text[:width], style) for text, style in left + right]
+    right_width = width - LEFT_WIDTH - 1
+    lines = []
+    for (text, style), (other_text, other_style) in zip_longest(left, right, fillvalue=("", "")):
+        first = _paint(f"{text:{LEFT_WIDTH}}"[:LEFT_WIDTH], style)
+        second = _paint(other_text[:right_width], other_style)
+        lines.append(f"{first} {second}")
     return lines
 
 
-def _lines(title: str, rows: list[Row], width: int) -> list[str]:
-    """A section in colour, each line as long as the width; what finds no room by its label stands below."""
-    start = 2 + max(len(row.label) for row in rows)
-    parts = [("", f"== {title} ==", "strong")]
-    for row in rows:
-        below = [] if start + len(row.text) <= width else _wrap(row.text, width - 2)
-        parts.append((f"{row.label + ':':{start}}", "" if below else row.text, row.style))
-        parts += [("  ", text, row.style) for text in below]
-    return [label + _paint(text, style) + " " * (width - len(label + text)) for label, text, style in parts]
+def _column(shown: Mapping[str, Sequence[Row]], titles: Iterable[str]) -> list[tuple[str, str]]:
+    """Return lines, each with its style."""
+    lines = []
+    for title in titles:
+        rows = shown.get(title, [])
+        start = 2 + max((len(row.label) for row in rows), default=0)
+        lines += [(f"== {title} ==", "bold")] if rows else []
+        lines += [(f"{row.label + ':':{start}}{row.text}", row.style) for row in rows]
+    return lines
 
+
+def _plot_lines(powers: Powers, width: int, levels: str) -> list[str]:
+    highest = _highest_powers(powers, time.monotonic(), width)
+    known = [watts for watts in highest if watts is not None]
+    if not known:
+        return []
+    top = max(MIN_PLOT_W, *known) + 1
+    bars = [" " if watts is None else levels[watts * len(levels) // top] for watts in highest]
+    return [_plot_title(max(known))[:width], "".join(bars)]
+
+
+def _plot_title(watts: int) -> str:
+    return f"Power, last {HISTORY_S // 60} min, up to {watts / 1000:.2f} kW"
+
+
+class Screen:
+    """The terminal while --watch redraws the newest reading in place."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self._name, self._log = name, log
+        self._newest_line = ""
+        self._levels = BLOCKS if BLOCKS.encode(sys.stdout.encoding, "ignore") else ASCII
+        log.write = self._note
+        write_stdout(ENTER_SCREEN)
+
+    def close(self) -> None:
+        """Give the terminal back, with the newest line."""
+        self._log.write = write_stderr
+        with suppress(CommandError, OSError):
+            write_stdout(LEAVE_SCREEN)
+        if self._newest_line and _is_terminal(sys.stderr):
+            write_stderr(self._newest_line)
+
+    def _note(self, line: str) -> None:
+        """Keep a line, to draw it below the reading: stderr is most likely the same terminal."""
+        self._newest_line = f"{datetime.now():%H:%M:%S} {line}"
+        if not _is_terminal(sys.stderr):
+            write_stderr(line)
+
+    def draw(self, newest: Iterator[Snapshot]) -> None:
+        """Draw each snapshot, and again where the terminal has changed, or was another's."""
+        import shutil
+
+        drawn: object = None
+        looked_at = 0.0
+        for snapshot in newest:
+            size = shutil.get_terminal_size()
+            was_stopped = time.monotonic() > looked_at + 3 * REFRESH_S  # Ctrl-Z, then fg
+            looked_at = time.monotonic()
+            shown = snapshot, size, self._newest_line
+            if was_stopped or shown != drawn:
+                lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
+                text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
+                write_stdout(text if _has_colour() else re.sub("\x1b\\[[\\d;]*m", "", text))
+                drawn = shown
+
+
+# --- The page of --listen -------------------------------------------------------------------
 
 STYLE = """
 :root { color-scheme: light dark; --good: #17752f; --bad: #b3261e; --line: #8886 }
@@ -1136,7 +2189,8 @@ STYLE = """
 body { background: Canvas; font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
   overflow-wrap: anywhere; padding: 1rem }
 h1, #power { font-size: clamp(1.7rem, 6vw, 2.8rem); line-height: 1.15; margin: 0 }
-h2, p { font-size: 1rem; margin: .25rem 0 } #about, dt, th, text { font-weight: normal; opacity: .7 }
+h2, p { font-size: 1rem; margin: .25rem 0 }
+#about, dt, th, text { font-weight: normal; opacity: .7 }
 .good { color: var(--good) } .bad { color: var(--bad) } [id]:empty { display: none }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem } dd { font-size: 1.3rem; margin: 0 }
 section, figure { border: 1px solid var(--line); border-radius: .6rem; break-inside: avoid;
@@ -1147,7 +2201,8 @@ line { stroke: var(--line) } path { fill: var(--good); opacity: .5; stroke: var(
 main { columns: 22rem } table { border-collapse: collapse; font-size: .9rem; width: 100% }
 th, td { padding: .25rem 0 .25rem .5rem; text-align: right; vertical-align: top }
 th { overflow-wrap: normal } tbody th { padding-left: 0; text-align: left }
-thead + tbody td, tbody:first-child th { white-space: nowrap } tr + tr { border-top: 1px solid var(--line) }
+thead + tbody td, tbody:first-child th { white-space: nowrap }
+tr + tr { border-top: 1px solid var(--line) }
 #connection:not(:empty) ~ * { filter: grayscale(1); opacity: .6 }
 """
 SCRIPT = """
@@ -1157,7 +2212,7 @@ async function renew() {
     const reply = await fetch(location.pathname, { signal: AbortSignal.timeout?.(4000) })
     const page = new DOMParser().parseFromString(await reply.text(), "text/html")
     for (const shown of document.querySelectorAll("[id]")) {
-      const fresh = page.getElementById(shown.id)  // null, which is caught, where another page answers
+      const fresh = page.getElementById(shown.id)  // null, which is caught, on another page
       if (shown.className !== fresh.className) shown.className = fresh.className
       if (shown.innerHTML !== fresh.innerHTML) shown.innerHTML = fresh.innerHTML
     }
@@ -1172,792 +2227,146 @@ setInterval(renew, 5000)
 """
 
 
-def csp() -> str:
-    """The Content-Security-Policy of the page: what is in it, and nothing else."""
+def content_security_policy() -> str:
+    """Return what a browser may load for the page: what is in it, and nothing else."""
     from base64 import b64encode
     from hashlib import sha256
 
-    style, script = (b64encode(sha256(text.encode()).digest()).decode() for text in (STYLE, SCRIPT))
+    def source(text: str) -> str:
+        return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
     return (
-        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src {source(STYLE)}; script-src {source(SCRIPT)}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
-def format_page(name: str, snapshot: Snapshot, now: float, clock: float) -> str:
-    """A web page that needs nothing else and renews itself; `now` (monotonic) is `clock` (Unix time)."""
+def format_page(name: str, snapshot: Snapshot) -> str:
+    """Return a web page that needs nothing else and renews itself."""
     from html import escape
 
     state, style = ("No reading", "bad") if snapshot.failed else ("Connecting", "")
-    power, about, glance, cards, shown = "", name, "", "", {}
+    power, about, glance, cards = "", name, "", ""
+    shown: Mapping[str, Sequence[Row]] = {}
     if snapshot.reading:
         shown = sections(snapshot.reading)
-        first, total, *rows = sections(snapshot.reading, GLANCE, 2)["Glance"]
+        first, total, *rows = summary(snapshot.reading)
         state, style, power = first.text, first.style, total.text
-        about = f"{name}, read at {_local(snapshot.reading['timestamp'])[11:]}"
-        glance = "".join(f"<div><dt>{row.label}</dt><dd>{row.text}</dd></div>" for row in rows)
-    for title in SCREEN[0] + SCREEN[1]:
+        about = f"{name}, read at {_local_time(snapshot.reading)}"
+        glance = "".join(f"<div><dt>{row.name}</dt><dd>{row.text}</dd></div>" for row in rows)
+    for title in chain(*COLUMNS):
         table = f"<h2>{title}</h2>{_table(shown[title])}" if title in shown else ""
         cards += f'<section id="{title.replace(" ", "-").lower()}">{table}</section>'
+    notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(snapshot))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(state)} {power} - Vestel EVC04</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>{STYLE}</style></head><body>
 <p id="connection" class="bad" role="alert"></p><p id="about">{escape(about)}</p>
 <h1 id="state" class="{style}" aria-live="polite">{escape(state)}</h1><p id="power">{power}</p>
-<p id="problem" class="{style}">{escape(_local(snapshot.problem))}</p><dl id="glance">{glance}</dl>
-<figure id="plot">{_plot(snapshot.powers, now, clock)}</figure><main>{cards}</main>
+<div id="warnings" class="{"bad" if snapshot.warnings else ""}">{notes}</div>
+<dl id="glance">{glance}</dl>
+<figure id="plot">{_plot(snapshot.powers)}</figure><main>{cards}</main>
 <footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
 <noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
 <script>{SCRIPT}</script></body></html>
 """
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: Iterable[Row]) -> str:
     from html import escape
 
-    head, lines = "", ""
-    for label, cells, _, style in rows:
-        name, *phases = label.split(" L")
-        if phases:
-            heads = "".join(f'<th scope="col">L{phase}</th>' for phase in phases)
-            head = f"<thead><tr><td></td>{heads}</tr></thead>"
-        span = 3 // len(cells)
-        held = "".join(f'<td class="{style}" colspan="{span}">{escape(cell)}</td>' for cell in cells)
-        lines += f'<tr><th scope="row">{name}</th>{held.replace("_", "_<wbr>")}</tr>'
-    return f"<table>{head}<tbody>{lines}</tbody></table>"
+    head, body = "", ""
+    for row in rows:
+        if len(row.cells) == 3:
+            titles = "".join(f'<th scope="col">L{phase}</th>' for phase in (1, 2, 3))
+            head = f"<thead><tr><td></td>{titles}</tr></thead>"
+        span = 3 // len(row.cells)
+        cells = ""
+        for cell in row.cells:
+            text = escape(cell).replace("_", "_<wbr>")
+            cells += f'<td class="{row.style}" colspan="{span}">{text}</td>'
+        body += f'<tr><th scope="row">{row.name}</th>{cells}</tr>'
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def _plot(powers: Sequence[tuple[float, int | None]], now: float, clock: float) -> str:
-    """The powers of the last hour as SVG with kW and local times; "" where there is none."""
-    bars = {x: watts for x, watts in enumerate(_history(powers, now, 360)) if watts is not None}
+def _plot(powers: Powers) -> str:
+    """Return the powers of the last hour as SVG with kW and local times; "" where there is none."""
+    now = time.time()
+    highest = _highest_powers(powers, time.monotonic(), 360)
+    bars = {x: watts for x, watts in enumerate(highest) if watts is not None}
     if not bars:
         return ""
-    most = max(bars.values())
-    step = next(step for step in (1, 2, 4, 5, 10, 20) if most <= 5000 * step)  # kW
-    steps = max(1, math.ceil(most / 1000 / step))
-    marks, zero = "", step * steps * 1000
+    top = max(bars.values())
+    step = next(step for step in (1, 2, 4, 5, 10, 20) if top <= 5000 * step)  # kW
+    steps = max(1, math.ceil(top / 1000 / step))
+    zero = step * steps * 1000
+    marks = ""
     for n in range(steps + 1):
         y = 180 - 160 * n // steps
         marks += f'<line x2="100%" y1="{y}" y2="{y}"/><text y="{y - 4}">{n * step} kW</text>'
-    for ago in range(int(clock) % 600, HISTORY, 600):
-        x, then = 100 - 100 * ago / HISTORY, datetime.fromtimestamp(clock - ago)
+    for ago in range(int(now) % 600, HISTORY_S, 600):
+        x, then = 100 - 100 * ago / HISTORY_S, datetime.fromtimestamp(now - ago)
         marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
     path = "".join(f"M{x} {zero}v-{watts}h1v{watts}" for x, watts in bars.items())
     return (
-        f"<h2>Power, last {HISTORY // 60} min, up to {most / 1000:.2f} kW</h2>"
-        f'<svg height="205" aria-hidden="true">{marks}'
+        f'<h2>{_plot_title(top)}</h2><svg height="205" aria-hidden="true">{marks}'
         f'<svg y="20" height="160" viewBox="0 0 360 {zero}" preserveAspectRatio="none">'
         f'<path d="{path}"/></svg></svg>'
     )
 
 
-# --- The simulated charger of --demo ----------------------------------------------------------
+# --- HTTP -----------------------------------------------------------------------------------
+
+MAX_CLIENTS = 900  # at a time; one file descriptor has to be left for the charger
+HTML, PLAIN = "text/html; charset=utf-8", "text/plain; charset=utf-8"
+JSON, PROMETHEUS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Demo:
-    """Takes the place of the connection: a charger in memory that charges with three phases.
+def respond(target: str, poller: Poller) -> tuple[int, str, str, dict[str, str]]:
+    """Return status, content type, text and further headers of the answer to a GET request.
 
-    The energy and duration of its session grow with the time since it was made; its phase
-    currents follow the dynamic current.
+    Nothing here asks the charger, or writes to it.
     """
-
-    # fmt: off
-    VALUES: Mapping[str, int | str] = {
-        "serial number": "VESTEL-DEMO", "charge point id": "CP-DEMO-01", "brand": "Vestel",
-        "model": "EVC04", "firmware version": "v3.187.0-1.8.156.0", "phase switch": 1,
-        "maximum power": 22000, "phases": 1, "equipment state": 1, "cable state": 3,
-        "voltage L1": 231, "voltage L2": 230, "voltage L3": 229, "session maximum current": 32,
-        "EVSE minimum current": 6, "EVSE maximum current": 32, "cable maximum current": 32,
-        "failsafe current": 10, "failsafe timeout": 20, "dynamic current": 16,
-    }
-    # fmt: on
-
-    def __init__(self) -> None:
-        self._words: Words = {}
-        self._start = self._then = time.time()
-        self._energy, self._power = 8421.0, 0  # Wh, W
-        for label, value in self.VALUES.items():
-            self._put(label, value)
-
-    def _put(self, label: str, value: int | str) -> None:
-        register = REGISTERS[label]
-        words = [value >> 16, value & 0xFFFF] if isinstance(value, int) else [*map(ord, value)]
-        for address, word in enumerate(words[-register.words :], register.address):
-            self._words[register.bank, address] = word
-
-    def _measure(self) -> None:
-        now = time.time()
-        self._energy += self._power * max(0.0, now - self._then) / 3600
-        self._then, self._power = now, 0
-        amps = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
-        for phase, volts, less in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
-            current = max(0, amps * 1000 - less)  # mA; a vehicle stays a little below
-            self._power += current * volts // 1000
-            self._put(f"current {phase}", current)
-            self._put(f"active power {phase}", current * volts // 1000)
-        seconds = 5025 + max(0, int(now - self._start))
-        self._put("active power", self._power)
-        self._put("charge point state", 2 if amps else 3)  # Charging, SuspendedEVSE
-        self._put("charging state", int(amps > 0))
-        self._put("energy meter", 12345 + int(self._energy / 100))
-        self._put("session energy", int(self._energy))
-        self._put("session duration", seconds)
-        self._put("session start time", int(time.strftime("%H%M%S", time.localtime(now - seconds))))
-        self._put("date", int(time.strftime("%y%m%d", time.localtime(now))))
-        self._put("time", int(time.strftime("%H%M%S", time.localtime(now))))
-
-    def read_words(self, bank: str, address: int, count: int) -> list[int]:
-        """Return what the registers hold now; 0 for a hole."""
-        self._measure()
-        return [self._words.get((bank, n), 0) for n in range(address, address + count)]
-
-    def write_word(self, address: int, value: int) -> None:
-        """Set a holding register."""
-        self._words[HOLDING, address] = value
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-# --- Settings: argv and INI -------------------------------------------------------------------
-
-
-def _host(text: str) -> str:
-    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if not re.fullmatch(r"[\w.:%-]+", host) or host.count(":") == 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address or host name (the port stands apart)")
-    return host
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-        return int(text)
-
-    return whole
-
-
-def _seconds(text: str, least: float = 0) -> float:
-    seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+", text) else math.nan
-    if not (seconds > 0 and least <= seconds <= 86400):
-        above = f"from {least:g}" if least else "above 0"
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds {above}, up to 86400")
-    return seconds
-
-
-def _listen_address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return _host(host or "127.0.0.1"), _whole(1, 65535)(port)
-
-
-SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: check, metavar, help
-    "ip": (_host, "IP", "charger: IP address or host name"),
-    "port": (_whole(1, 65535), "PORT", "TCP port (default: 502)"),
-    "unit": (_whole(0, 255), "UNIT", "Modbus unit id, 0-255 (default: 1)"),
-    "base": (_whole(0, 1), "{0,1}", "1 where register numbers count from 1 (default: 0)"),
-    "timeout": (_seconds, "SECONDS", "wait for the connection, and for each reply (default: 2)"),
-}
-FILE_NAME = "vestel_modbus.ini"
-
-
-class Parser(argparse.ArgumentParser):
-    """One whose output goes where all output goes, also where a stream is closed."""
-
-    def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
-        emit(self.format_help())
-
-    def error(self, message: str) -> NoReturn:  # noqa: D102
-        for line in (*self.format_usage().splitlines(), f"{self.prog}: error: {message}"):
-            say(line)
-        raise SystemExit(2)
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options; with `currents`, those to set, in this order. Ends the program where they are wrong."""
-    parser = Parser(
-        prog="vestel.py",
-        description="Read and control a Vestel EVC04 charger over Modbus TCP.",
-        epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
-        "3 a current is not set as asked for; 130 Ctrl-C; 143 SIGTERM",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
-    )
-    add = parser.add_argument
-    add("--version", action="store_true", help="show the version and exit")
-    add("-v", "--verbose", action="store_true", help="log connections, requests and replies to stderr")
-    add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
-    for name, (check, metavar, text) in SETTINGS.items():
-        add(f"--{name}", type=check, metavar=metavar, help=text)
-    add("--format", choices=("human", "prometheus", "json"), default="human", help="default: human")
-    add("--details", action="store_true", help="also read charge point id, brand, firmware, clock, ...")
-    for name, text in (
-        ("--set-current", "set the dynamic (5004) and the failsafe current (2000); 0 pauses charging"),
-        ("--set-dynamic-current", "set the dynamic current (5004)"),
-        ("--set-failsafe-current", "set the failsafe current (2000)"),
-    ):
-        add(name, type=_whole(0, 65535), metavar="A", help=text)
-    modes = parser.add_mutually_exclusive_group()
-    text = "stay connected, and print a reading every so many seconds"
-    modes.add_argument("--watch", type=lambda text: _seconds(text, 1), metavar="SECONDS", help=text)
-    text = "stay connected, and serve readings over HTTP"
-    modes.add_argument("--listen", type=_listen_address, metavar="[HOST:]PORT", help=text)
-    add("--demo", action="store_true", help="use a simulated charger: no charger, file or network")
-    # Not from the start: for each option it would ask how wide the terminal is, which costs 3 ms.
-    parser.formatter_class = argparse.HelpFormatter
-    args = parser.parse_args(argv)
-    if args.watch and args.format == "prometheus":
-        parser.error("--watch prints human or json; for Prometheus there is --listen")
-    dynamic, failsafe, both = args.set_dynamic_current, args.set_failsafe_current, args.set_current
-    if both is not None:
-        if dynamic is not None or failsafe is not None:
-            parser.error("--set-current sets both currents, so it stands alone")
-        dynamic = failsafe = both
-    wanted = (DYNAMIC_CURRENT, dynamic), (FAILSAFE_CURRENT, failsafe)
-    args.currents = [(register, amps) for register, amps in wanted if amps is not None]
-    return args
-
-
-def load_config(path: str) -> dict[str, Any]:
-    """Read the settings in an INI file. Raises Problem (2) that names the file and the key."""
-    import configparser
-
-    ini = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            ini.read_file(file)
-        section = ini["vestel"]
-    except OSError as error:
-        raise Problem(f"{path}: {error.strerror}", 2) from None
-    except KeyError:
-        raise Problem(f"{path}: there is no section [vestel]", 2) from None
-    except (configparser.Error, ValueError, AttributeError) as error:
-        raise Problem(f"{path}: not an INI file: {' '.join(str(error).split())}", 2) from None
-    settings = {}
-    for key, text in section.items():
-        if key not in SETTINGS:
-            say(f"WARNING: {path}: {key}: unknown key, ignored; known are {', '.join(SETTINGS)}")
-            continue
-        try:
-            settings[key] = SETTINGS[key][0](text)
-        except argparse.ArgumentTypeError as error:
-            raise Problem(f"{path}: {key}: {error}", 2) from None
-    return settings
-
-
-def find_target(args: argparse.Namespace) -> Target:
-    """Merge options, configuration file and defaults, in this order. Raises Problem (2)."""
-    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
-    places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
-    path = args.config if args.config is not None else next(filter(os.path.exists, places), None)
-    settings = {} if path is None else load_config(path)
-    settings.update((name, vars(args)[name]) for name in SETTINGS if vars(args)[name] is not None)
-    if "ip" not in settings:
-        why = f"there is no {' or '.join(places)}" if path is None else f"{path} has none"
-        raise Problem(f"IP not set: give --ip, or ip in a configuration file ({why})", 2)
-    return Target(**settings)
-
-
-# --- Output -----------------------------------------------------------------------------------
-
-
-def emit(text: str) -> None:
-    """Write to stdout: all of the text, or nothing as far as a file allows that.
-
-    Raises BrokenPipeError, and Problem for any other failure.
-    """
-    out = sys.stdout
-    if out is None:
-        raise Problem("cannot write to stdout: it is closed")
-    if not hasattr(out, "buffer"):  # io.StringIO of a program that calls main()
-        out.write(text)
-        return
-    raw = getattr(out.buffer, "raw", out.buffer)  # the layers above forget what they could not write
-    data, written = text.encode(out.encoding, out.errors or "strict"), 0
-    try:
-        while written < len(data):
-            taken = raw.write(data[written:])
-            written += taken or 0
-            if not taken:
-                time.sleep(0.01)  # full, and set not to block
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        with contextlib.suppress(OSError):  # no file
-            end = os.lseek(out.fileno(), 0, os.SEEK_CUR)
-            if end == os.fstat(out.fileno()).st_size:
-                os.ftruncate(out.fileno(), end - written)  # half a line would spoil a log
-                os.lseek(out.fileno(), end - written, os.SEEK_SET)
-        raise Problem(f"cannot write to stdout: {error.strerror}") from None
-
-
-def say(line: str) -> None:
-    """Write a line to stderr, if there is one, and nothing that could steer a terminal."""
-    with contextlib.suppress(OSError):  # nobody is left to tell
-        if sys.stderr is not None:
-            shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-            print(shown, file=sys.stderr, flush=True)
-
-
-def _is_terminal(stream: Any) -> bool:
-    return stream is not None and stream.isatty()
-
-
-def _redraws(stream: Any) -> bool:
-    return _is_terminal(stream) and os.environ.get("TERM") != "dumb"
-
-
-def has_colour() -> bool:
-    """Whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
-    able = os.name == "posix" or "WT_SESSION" in os.environ
-    return able and _redraws(sys.stdout) and "NO_COLOR" not in os.environ
-
-
-def render(reading: Reading, style: str) -> str:
-    """The reading in a format of --format, as it suits where stdout goes."""
-    if style == "prometheus":
-        return format_prometheus(reading)
-    if style == "json":
-        return format_json(reading, 2 if _is_terminal(sys.stdout) else None)
-    return format_human(reading, has_colour())
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(int(time.time()), timezone.utc)
-
-
-def end_by_signal(last_words: Callable[[], object], status_of_sigterm: int) -> None:
-    """From now on Ctrl-C and SIGTERM end the program at once, after its last words.
-
-    By os._exit(): an exception would be dropped where Python happens to run a callback. The
-    words have half a second, since the terminal may hang. A signal that is ignored stays so,
-    and a program that calls main() keeps its own handlers.
-    """
-    import threading
-
-    def end(number: int, _: object) -> NoReturn:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)  # else the words would be said twice
-        speaker = threading.Thread(target=last_words, daemon=True)
-        speaker.start()
-        speaker.join(0.5)
-        os._exit(130 if number == signal.SIGINT else status_of_sigterm)
-
-    if __name__ == "__main__":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, end)
-
-
-# --- The long modes: the half that keeps the charger --------------------------------------------
-
-
-class Snapshot(NamedTuple):
-    """All that the keeper shares; another one takes its place at the end of each beat."""
-
-    reading: Reading | None = None  # the newest; None while the charger is lost
-    problem: str = "there is no reading yet"  # since when and why there is none
-    made_at: float = -math.inf  # when the reading began (monotonic, as all times but in texts)
-    seconds: float = 0.0  # how long it took
-    readings: int = 0  # so far, as the next two
-    failed: int = 0
-    connections: int = 0
-    powers: tuple[tuple[float, int | None], ...] = ()  # when, and W: a point a beat, for an hour
-    fatal: Problem | None = None  # what ends the program
-
-
-class Held:
-    """A current (A) that is held, and how that goes."""
-
-    def __init__(self, register: Register, amps: int) -> None:
-        self.register, self.amps = register, amps
-        self.connection = 0  # on which it was confirmed last, by number
-        self.failure = ""  # why it is not set
-        self.wait = 0.0  # s from one failure to the next try
-        self.retry_at = 0.0
-
-
-NO_TIMEOUT = 20  # s, the failsafe timeout of a charger where none is set (spec)
-STANDS_STILL = 15  # s without a tick of the charger's clock
-
-
-class Keeper:
-    """Keeps the charger: its connection, the alive sign, the readings and the held currents.
-
-    One thread calls beat(). What others get of it are `snapshot` and the lines that it says.
-    """
-
-    def __init__(self, charger: Charger, currents: Currents, details: bool, every: float, say: Say) -> None:
-        self.snapshot = Snapshot()
-        self.charger, self._with_details, self._every, self._say = charger, details, every, say
-        self._held = [Held(*current) for current in currents]
-        self._in_range = False  # whether the currents were found to be within the charger's limits
-        self._details: dict[
-            str, tuple[float, Answers]
-        ] = {}  # by range, since the charger was lost: when, what
-        self._identity: Words = {}  # as last read
-        self._clock: tuple[Any, float] = (None, 0.0)  # what the charger's shows, and since when
-        self._timeout_s: int | None = None  # the failsafe timeout, once it is known
-        self._told: Warnings = {}  # what lasts
-        self._lost_at = ""  # when, in UTC
-        self._delay = 0.0  # s, between two attempts to reach a lost charger
-        self._due = time.monotonic()  # when the next reading is
-        charger.sign_every = SIGN_EVERY
-
-    def beat(self) -> float:
-        """Do what is due now: the alive sign, or it and all else. Return when the next is due."""
-        try:
-            if time.monotonic() < self._due:
-                self.charger.attend()
-            elif self._read():
-                every = max(1.0, min(5.0, self._quarter(), self._every))
-                self._due += every * max(1, math.ceil((time.monotonic() - self._due) / every))
-        except ChargerError as error:
-            self._lose(error)
-        except Problem as problem:
-            self.snapshot = self.snapshot._replace(fatal=problem)
-        return self._due if self._lost_at else min(self._due, self.charger.sign_due)
-
-    def _quarter(self) -> float:
-        return (self._timeout_s or NO_TIMEOUT) / 4
-
-    def _read(self) -> bool:
-        """Read, hold and publish; return whether that was a reading of now.
-
-        Raises ChargerError where the charger is lost, and Problem where it takes no such current.
-        """
-        charger, began, now = self.charger, time.monotonic(), _now()
-        if not charger.sign_failure:
-            charger.sign_due = began
-        core = read_core(charger)
-        due = [registers for registers in DETAIL_RANGES if self._is_due(registers)]
-        for registers, answers in zip(due, read_details(charger, due)):
-            self._details[_span(registers)] = time.monotonic(), answers
-        details = _merged(answers for _, answers in self._details.values())
-        if self._lost_at:
-            self._say(f"WARNING: {charger.name} answers again (lost at {self._lost_at})")
-            self._lost_at, self._delay = "", 0.0
-        if self._repeats_old_values(details.words):
-            old = "the charger repeats old values: its clock stands still; making a new connection"
-            self._tell({**self._told, "frozen": old})
-            charger.close()
-            self._publish(None, failed=self.snapshot.failed + 1)
-            return False
-        words = {**self._identity, **core.words, **details.words}
-        self._identity = {register: word for register, word in words.items() if register in IDENTITY}
-        timeout = _value(REGISTERS["failsafe timeout"], words, {})
-        self._timeout_s = self._timeout_s if timeout is None else timeout
-        charger.sign_every = SIGN_EVERY if self._timeout_s is None else max(1.0, self._quarter())
-        troubles = self._hold(Answers(words, core.failures))
-        reading, impossible = decode(words, now, self._with_details)
-        failures = {**core.failures, **details.failures} if self._with_details else core.failures
-        self._tell({**warnings_of(failures), **impossible, **self._troubles(), **troubles})
-        self._publish(
-            reading["electrical"]["power"]["total_w"],
-            reading=reading,
-            problem="",
-            made_at=began,
-            seconds=time.monotonic() - began,
-            readings=self.snapshot.readings + 1,
-        )
-        return True
-
-    def _is_due(self, registers: Sequence[Register]) -> bool:
-        """Whether a range beside the core is to be read now.
-
-        What identifies the charger is read once after each loss; clock and phase switch each time.
-        Firmware that has none is not asked again until then: some boxes reset the connection after each
-        exception (evcc 21127). Whatever else fails is tried again after a while.
-        """
-        if not self._with_details and (registers is not CLOCK_RANGE or self._clock[1] == math.inf):
-            return False
-        asked_at, known = self._details.get(_span(registers), (-math.inf, Answers({}, {})))
-        failures, identity = known.failures.values(), registers[0].unit == "text"
-        if not failures:
-            return not (identity and known.words)
-        if any(error.lost or error.code in (ACKNOWLEDGE, BUSY) for error in failures):
-            return True
-        final = any(error.code in NOT_HERE or (identity and not error.code) for error in failures)
-        return not final and time.monotonic() >= asked_at + LONGEST_WAIT
-
-    def _repeats_old_values(self, words: Words) -> bool:
-        """Whether the box answers with values of some time ago, as its clock tells (seen: nymea).
-
-        It does so until the connection is closed: a clock that stands still on a new one, too,
-        is none, and not looked at again.
-        """
-        shows = [words.get((r.bank, address)) for r in CLOCK_RANGE for address in r.addresses]
-        shown, since = self._clock
-        if since < math.inf and (shows != shown or None in shows):
-            self._clock = shows, time.monotonic()
-        elif time.monotonic() >= since + STANDS_STILL:
-            if "frozen" not in self._told:
-                return True
-            self._clock = shown, math.inf
-        return False
-
-    def _hold(self, answers: Answers) -> Warnings:
-        """Write the currents that are not what is wanted; what is read back becomes part of the answers.
-
-        Return what keeps them from being set. When a vehicle is plugged in, the charger puts its own
-        minimum into 5004 (seen: nymea), and
-        one that was without a master is at its failsafe current (spec).
-        """
-        unreadable, wrong = "", [""] * len(self._held)
-        try:
-            wrong = [out_of_range(held.register, held.amps, answers) for held in self._held]
-            if any(wrong) and not self._in_range:
-                raise Problem(f"failed writing current: {next(filter(None, wrong))}", 3)
-            self._in_range = True
-        except ChargerError as error:
-            unreadable = f"failed holding current: {error}; nothing was written; trying again"
-        before, cable = self.snapshot.reading, answers.words.get(REGISTERS["cable state"].key)
-        changed = before is None or before["states"]["cable"]["code"] != cable
-        troubles: Warnings = {}
-        reachable = True
-        for held, problem in zip(self._held, wrong):
-            if changed:
-                held.wait = held.retry_at = 0.0
-            now = answers.words.get(held.register.key)
-            on_this = held.connection == self.charger.connections
-            confirmed = on_this if held.register is DYNAMIC_CURRENT else held.connection > 0
-            if problem:
-                held.failure = problem
-            elif now == held.amps and (confirmed or held.register is not DYNAMIC_CURRENT):
-                held.failure, held.wait = "", 0.0
-            elif now is None and confirmed:
-                pass  # nothing says that it is another one now
-            elif unreadable:
-                troubles["limits"] = unreadable
-            elif reachable and time.monotonic() >= held.retry_at:
-                reachable = self._set(held, now, answers.words)
-            if held.failure:
-                what = f"hold {held.register.label}"
-                troubles[what] = f"failed holding current: {held.failure}; trying again"
-        return troubles
-
-    def _set(self, held: Held, before: int | None, words: Words) -> bool:
-        """Set a current; return whether the charger can still be reached."""
-        register = held.register
-        now, failure = set_current(self.charger, register, held.amps, before)
-        if now is not None:
-            words[register.key] = now
-        if failure is None:
-            held.connection, held.failure, held.wait = self.charger.connections, "", 0.0
-            if before != now:
-                self._say(change(register, before, held.amps))
-        elif not failure.lost:
-            held.failure = str(failure)
-            held.wait = min(LONGEST_WAIT, held.wait * 2 or 1.0)
-            held.retry_at = time.monotonic() + held.wait
-        self.charger.unconfirmed = ""
-        return not (failure and failure.lost)
-
-    def _lose(self, error: ChargerError) -> None:
-        """Try again later: after 1 s, then ever more seldom."""
-        if not self._lost_at:
-            self._lost_at = _now().isoformat()
-        problem = f"no reading since {self._lost_at}: {error}"
-        if not self._delay:
-            self._say(f"WARNING: {problem}; trying again")
-        self.charger.start_over()
-        self._details, self._timeout_s = {}, None
-        self._delay = min(LONGEST_WAIT, self._delay * 2 or 1.0)
-        self._due = time.monotonic() + self._delay
-        self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
-
-    def _publish(self, power: int | None, **changed: Any) -> None:
-        now, then = time.monotonic(), self.snapshot
-        old = next((n for n, (at, _) in enumerate(then.powers) if at > now - HISTORY), len(then.powers))
-        powers = (*then.powers[old:], (now, power))
-        self.snapshot = then._replace(connections=self.charger.connections, powers=powers, **changed)
-
-    def _troubles(self) -> Warnings:
-        """What else is wrong while the charger answers."""
-        sign, causes = self.charger.sign_failure, {}
-        if sign:
-            what = "refuses the alive sign" if sign.code else "does not take the alive sign"
-            causes["alive sign"] = f"the charger {what}: {sign}"
-        if self._clock[1] == math.inf:
-            causes["clock"] = "the charger's clock stands still: old values that it repeats cannot be told"
-        return causes
-
-    def _tell(self, causes: Warnings) -> None:
-        """Say what is new, and take back what is over."""
-        for cause in [*self._told]:
-            if cause not in causes:
-                self._say(f"WARNING: over: {self._told.pop(cause)}")
-        for cause, text in causes.items():
-            if cause not in self._told:
-                self._say(f"WARNING: {text}")
-                self._told[cause] = text
-
-
-def keep(keeper: Keeper, stop: threading.Event) -> None:
-    """The thread of the keeper: the only one that speaks to the charger."""
-    due = time.monotonic()
-    try:
-        while not (keeper.snapshot.fatal or stop.wait(max(0.0, due - time.monotonic()))):
-            due = keeper.beat()
-        keeper.charger.close()
-    except Exception as error:  # else old values would be served for ever
-        what = f"the program is at fault: {error!r}"
-        keeper.snapshot = keeper.snapshot._replace(fatal=Problem(what), reading=None, problem=what)
-
-
-# --- The modes --------------------------------------------------------------------------------
-
-
-def once(charger: Charger, currents: Currents, details: bool, style: str) -> None:
-    """Print a reading, after the currents were set. Raises Problem."""
-    began = _now()
-    answers = read_core(charger)
-    if details:
-        answers = _merged([answers, *read_details(charger, DETAIL_RANGES)])
-    charger.close()  # another master may be waiting, and whoever reads stdout may be slow
-    reading, impossible = decode(answers.words, began, details)
-    warnings = {**warnings_of(answers.failures), **impossible}
-    for register, amps in currents:
-        now = answers.words.get(register.key, amps)
-        if now != amps:
-            warnings[register.label] = f"the {register.label} was read back as {amps} A, but is {now} A now"
-    for warning in warnings.values():
-        say(f"WARNING: {warning}")
-    emit(render(reading, style))
-
-
-TICK = 0.1  # s between two looks at what the keeper has to tell
-LINES = 1000  # that wait to be said at the most: the oldest are dropped where stderr takes none
-
-
-def talk(keeper: Keeper, lines: deque[str], say: Say, show: Show, seconds: float = math.inf) -> NoReturn:
-    """Say the lines, and show the first reading at or after each so many seconds.
-
-    `show` gets the newest snapshot whenever something is to be drawn, and whether its reading is
-    due. Nothing goes back to the keeper: it never waits for who reads this. Raises Problem.
-    """
-    due, drawn = -math.inf, None
-    while True:
-        snapshot, said = keeper.snapshot, bool(lines)
-        while lines:
-            say(lines.popleft())
-        if snapshot.fatal:
-            raise snapshot.fatal
-        made_at = snapshot.made_at + TICK  # the first one may have begun some ms late in its beat
-        is_due = snapshot.reading is not None and made_at >= due
-        if is_due:
-            first = made_at - TICK if due < 0 else due
-            due = first + seconds * (math.floor((made_at - first) / seconds) + 1)
-        if is_due or said or (snapshot is not drawn and not snapshot.reading):
-            show(snapshot, is_due)
-            drawn = snapshot
-        time.sleep(TICK)
-
-
-def printer(style: str) -> Show:
-    """What prints a reading as a line of JSON, or for people with the time and a blank line."""
-
-    def show(snapshot: Snapshot, is_due: bool) -> None:
-        if is_due and snapshot.reading:
-            human = f"{snapshot.reading['timestamp']}\n{format_human(snapshot.reading)}\n"
-            emit(format_json(snapshot.reading) if style == "json" else human)
-
-    return show
-
-
-class Screen:
-    """The terminal while --watch redraws a reading in place."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._notes: list[str] = []
-        self._blocks = bool(BLOCKS.encode(sys.stdout.encoding, "ignore"))  # plain ASCII where it has none
-
-        emit("\x1b[?1049h\x1b[?25l")  # the other screen, without a cursor
-
-    def leave(self) -> None:
-        """Give the terminal back, with the last lines that were drawn."""
-        with contextlib.suppress(Problem, OSError):  # it may have gone
-            emit("\x1b[?25h\x1b[?1049l")
-        if _is_terminal(sys.stderr):
-            for note in self._notes:
-                say(note)
-
-    def say(self, line: str) -> None:
-        """Draw a line below the reading: stderr is most likely the same terminal."""
-        self._notes = [*self._notes[-1:], line]
-        if not _is_terminal(sys.stderr):
-            say(line)
-
-    def show(self, snapshot: Snapshot, _: bool) -> None:
-        """Draw the newest reading; without one, the problem."""
-        import shutil
-
-        columns, rows = shutil.get_terminal_size()
-        lines = format_screen(
-            self._name, snapshot, time.monotonic(), columns, rows, has_colour(), self._blocks, self._notes
-        )
-        emit("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
-
-
-CLIENTS = 900  # at a time; fewer where a process may open fewer files: one has to be left for the charger
-
-
-def http_server(
-    address: tuple[str, int], keeper: Keeper, name: str, details: bool, trace: Say
-) -> socketserver.BaseServer:
-    """Listen on the address, and return what serves the snapshots of the keeper there.
-
-    Raises Problem where the address cannot be listened on.
-    """
-    import errno
+    snapshot = poller.snapshot
+    path = re.sub(r"(?i)^https?://[^/?]*|\?.*", "", target) or "/"
+    if path == "/metrics":
+        return 200, PROMETHEUS, format_prometheus(snapshot.reading, snapshot), {}
+    if path == "/":
+        policy = {"Content-Security-Policy": content_security_policy()}
+        return 200, HTML, format_page(poller.charger.name, snapshot), policy
+    if path != "/vestel-data.json":
+        return 404, PLAIN, "not found\n", {}
+    if snapshot.reading:
+        return 200, JSON, format_json(snapshot.reading), {}
+    nothing, _ = decode({}, None, poller.with_details)  # all keys, for templates that name them
+    return 503, JSON, format_json({"error": snapshot.problem, **nothing}), {}
+
+
+def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socketserver.TCPServer:
+    """Listen on the address, and return what serves the snapshots there. Raises CommandError."""
     import http.server
-    import socket
-    import socketserver
-    import threading
-
-    most = CLIENTS
-    if sys.platform != "win32":
-        import resource
-
-        most = max(10, min(CLIENTS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 5  # s without a byte
 
         def do_GET(self) -> None:
-            snapshot = keeper.snapshot
-            path = re.sub(r"(?i)^https?://[^/?]*|\?.*", "", self.path) or "/"
-            if path == "/metrics":
-                text = format_prometheus(snapshot.reading, snapshot)
-                self.respond(200, "text/plain; version=0.0.4; charset=utf-8", text)
-            elif path == "/":
-                text = format_page(name, snapshot, time.monotonic(), time.time())
-                self.respond(200, "text/html; charset=utf-8", text, ("Content-Security-Policy", csp()))
-            elif path != "/vestel-data.json":
-                self.respond(404, "text/plain; charset=utf-8", "not found\n")
-            elif snapshot.reading:
-                self.respond(200, "application/json", format_json(snapshot.reading))
-            else:  # with all its keys, for templates that name them
-                nothing = {"error": snapshot.problem, **decode({}, None, details)[0]}
-                self.respond(503, "application/json", format_json(nothing))
+            self.send(*respond(self.path, poller))
 
         do_HEAD = do_GET
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("do_"):  # any other method
-                allow = "Allow", "GET, HEAD"
-                return lambda: self.respond(405, "text/plain; charset=utf-8", "only GET and HEAD\n", allow)
-            raise AttributeError(name)
+            if not name.startswith("do_"):
+                raise AttributeError(name)
+            allow = {"Allow": "GET, HEAD"}
+            return lambda: self.send(405, PLAIN, "only GET and HEAD\n", allow)  # any other method
 
-        def respond(self, status: int, content_type: str, text: str, *more: tuple[str, str]) -> None:
+        def send(self, status: int, content_type: str, text: str, more: dict[str, str]) -> None:
             body = text.encode()
+            headers = {"Content-Type": content_type, "Content-Length": str(len(body)), **more}
             self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            for header in (("Cache-Control", "no-store"), *more):
-                self.send_header(*header)
+            for name, content in {**headers, "Cache-Control": "no-store"}.items():
+                self.send_header(name, content)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -1968,130 +2377,275 @@ def http_server(
         def log_message(self, template: str, *values: Any) -> None:
             trace(f"{self.address_string()}: {template % values}")
 
+    return _listen(address, Handler, trace)
+
+
+def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserver.TCPServer:
+    import errno
+    import socket
+    import socketserver
+
+    max_clients = _max_clients()
+
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = os.name == "posix"  # on Windows that would share a port in use
         daemon_threads = True
         request_queue_size = 1024
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if threading.active_count() < most:
+            if threading.active_count() < max_clients:
                 super().process_request(request, client_address)
             else:
                 self.shutdown_request(request)
 
         def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-            trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # it has gone
+            trace(f"{client_address[0]}: {sys.exc_info()[1]}")  # the client has gone
 
     host, port = address
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        Server.address_family = found[0]
-        return Server(found[4], Handler)  # type: ignore[arg-type]
+        flags = socket.AI_PASSIVE
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        Server.address_family = found[0][0]
+        return Server(found[0][4], handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        taken = getattr(error, "errno", 0) == errno.EADDRINUSE
-        hint = "is another program on that port?" if taken else "check the host and the port"
-        raise Problem(f"Cannot listen on {_bracketed(host)}:{port}: {why}; {hint}") from None
+        is_taken = getattr(error, "errno", 0) == errno.EADDRINUSE
+        hint = "is another program on that port?" if is_taken else "check the host and the port"
+        where = f"{_bracketed(host)}:{port}"
+        raise CommandError(f"Cannot listen on {where}: {why}; {hint}")
 
 
-def run(argv: Sequence[str] | None) -> None:
-    """Do what the command line says. Raises Problem."""
-    args = parse(argv)
-    if args.version:
-        emit(f"vestel.py {VERSION}\n")
-        return
-    stays = args.watch or args.listen
-    lines: deque[str] = deque(maxlen=LINES)
-    trace = lines.append if stays else say
-    if args.demo:
-        demo = Demo()
-        charger = Charger(lambda: demo, "the simulated charger", 1)
+def _max_clients() -> int:
+    """Return how many clients may be connected at a time: each needs a file descriptor."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MAX_CLIENTS
+    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(10, min(MAX_CLIENTS, max_files - 100))
+
+
+# --- The simulated charger of --demo --------------------------------------------------------
+
+
+class Demo:
+    """Takes the place of the connection: a charger in memory that charges with three phases.
+
+    The energy and duration of its session grow with the time since it was made; its phase
+    currents follow the dynamic current.
+    """
+
+    # fmt: off
+    START: Mapping[str, int | str] = {
+        "Serial": "VESTEL-DEMO", "Chargepoint ID": "CP-DEMO-01", "Brand": "Vestel",
+        "Model": "EVC04", "Firmware": "v3.187.0-1.8.156.0", "Phase Switch": 1,
+        "Max Power": 22000, "Phases": 1, "Equipment State": 1, "Cable State": 3,
+        "Voltage L1": 231, "Voltage L2": 230, "Voltage L3": 229, "Session Maximum": 32,
+        "EVSE Minimum": 6, "EVSE Maximum": 32, "Cable Maximum": 32,
+        "Failsafe Current": 10, "Failsafe Timeout": 20, "Dynamic Current": 16,
+    }
+    # fmt: on
+
+    def __init__(self) -> None:
+        self._words: Words = {}
+        self._began = self._measured_at = time.time()
+        self._energy_wh, self._power_w = 8421.0, 0
+        for label, content in self.START.items():
+            self._put(label, content)
+
+    def _put(self, label: str, content: int | str) -> None:
+        value = VALUES[label]
+        if isinstance(content, int):
+            words = [content >> 16, content & 0xFFFF][-value.words :]
+        else:
+            words = [ord(character) for character in content]
+        for address, word in enumerate(words, value.address):
+            self._words[value.bank, address] = word
+
+    def _measure(self) -> None:
+        now = time.time()
+        self._energy_wh += self._power_w * max(0.0, now - self._measured_at) / 3600
+        self._measured_at, self._power_w = now, 0
+        amperes = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
+        for phase, volts, less in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
+            milliamperes = max(0, amperes * 1000 - less)  # a vehicle stays a little below
+            watts = milliamperes * volts // 1000
+            self._power_w += watts
+            self._put(f"Current {phase}", milliamperes)
+            self._put(f"Power {phase}", watts)
+        duration_s = 5025 + max(0, int(now - self._began))
+        clock = datetime.fromtimestamp(now)
+        measured = {
+            "Total Power": self._power_w,
+            "Chargepoint State": 2 if amperes else 3,  # Charging, SuspendedEVSE
+            "Charging State": int(amperes > 0),
+            "Meter Reading": 12345 + int(self._energy_wh / 100),
+            "Energy": int(self._energy_wh),
+            "Duration": duration_s,
+            "Started": int(f"{clock - timedelta(seconds=duration_s):%H%M%S}"),
+            "Date": int(f"{clock:%y%m%d}"),
+            "Time": int(f"{clock:%H%M%S}"),
+        }
+        for label, content in measured.items():
+            self._put(label, content)
+
+    def read_words(self, bank: str, address: int, count: int) -> list[int]:
+        """Return what the registers hold now; 0 for a gap."""
+        self._measure()
+        return [self._words.get((bank, n), 0) for n in range(address, address + count)]
+
+    def write_word(self, address: int, value: int) -> None:
+        """Set a holding register."""
+        self._words[HOLDING, address] = value
+
+    def close(self) -> None:
+        """Do nothing: the charger is kept."""
+
+
+# --- The program ----------------------------------------------------------------------------
+
+
+def print_reading(charger: Charger, args: argparse.Namespace, log: Log) -> None:
+    """Print a reading, after the wanted values were set. Raises CommandError."""
+    image = Image(charger)
+    if args.wanted and not set_values(image, args.wanted, log):
+        raise SystemExit(3)
+    began = _utc_now()
+    try:
+        image.read_core()
+    except ChargerError as error:
+        raise CommandError(image.explain(error))
+    if args.details:
+        with suppress(Unreachable):  # the details are null then
+            image.read(DETAIL_RANGES)
+    charger.close()  # another master may be waiting, and whoever reads stdout may be slow
+    reading, implausible = decode(image.words, began, args.details)
+    unread = [warning for _, warning, _ in image.unread(CORE_RANGES + DETAIL_RANGES)]
+    for warning in [*unread, *implausible.values()]:
+        log(f"WARNING: {warning}")
+    for value, number in args.wanted:
+        if image[value] not in (number, None):
+            was = f"the {value.label.lower()} was read back as {number} {value.unit}"
+            is_now = f"but is {image[value]} {value.unit} now"
+            raise CommandError(f"failed writing {_noun(value)}: {was}, {is_now}", 3)
+    if args.format == "prometheus":
+        write_stdout(format_prometheus(reading))
+    elif args.format == "json":
+        write_stdout(format_json(reading, 2 if _is_terminal(sys.stdout) else None))
     else:
-        target = find_target(args)
-        connect = modbus(target, trace if args.verbose else lambda line: None)
-        charger = Charger(connect, str(target), target.timeout)
+        write_stdout(format_human(reading, _has_colour()))
+
+
+def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log) -> None:
+    """Poll the charger, and show its readings (--watch) or serve them (--listen)."""
+    gc.enable()
+    every = args.watch or math.inf
+    poller = Poller(charger, args.wanted, args.details, every, args.hold, log)
+    stop, ends = threading.Event(), ExitStack()
 
     def last_words() -> None:
-        while lines:
-            say(lines.popleft())
-        if charger.unconfirmed:
-            say(f"ERROR: interrupted: {charger.unconfirmed}; a reading shows what the charger is set to")
+        ends.close()
+        log_last_words(charger, log)
 
-    try:
-        if stays:
-            stay(args, charger, lines, last_words)
-        end_by_signal(last_words, 143)
-        if args.currents and not set_currents(charger, args.currents, say):
-            raise SystemExit(3)
-        once(charger, args.currents, args.details, args.format)
-    except KeyboardInterrupt:  # of a program that calls main()
-        last_words()
-        raise
-    finally:
-        if not stays:  # else it is the keeper's
-            charger.close()
-
-
-def stay(
-    args: argparse.Namespace, charger: Charger, lines: deque[str], last_words: Callable[[], None]
-) -> NoReturn:
-    """Stay connected, for --watch or --listen: start the two halves. Raises Problem."""
-    import threading
-
-    gc.enable()
-    keeper = Keeper(charger, args.currents, args.details, args.watch or math.inf, lines.append)
-    server, screen, stop = None, None, threading.Event()
     if args.listen:
-        trace: Say = lines.append if args.verbose else lambda line: None
-        server = http_server(args.listen, keeper, charger.name, args.details, trace)
-
-    def leave() -> None:
-        if screen:
-            screen.leave()
-        last_words()
-
-    end_by_signal(leave, 0)
-    in_background(lambda: keep(keeper, stop))
-    if args.watch and args.format == "human" and _redraws(sys.stdout):
-        screen = Screen(charger.name)
+        server = http_server(args.listen, poller, log.trace)
+        ends.callback(server.socket.close)
+    end_on_signals(last_words, 0)
+    start_thread(lambda: poll_forever(poller, stop))
     try:
-        if server:
-            in_background(server.serve_forever)
-            talk(keeper, lines, say, lambda snapshot, is_due: None)
-        if screen:
-            talk(keeper, lines, screen.say, screen.show, args.watch)
-        talk(keeper, lines, say, printer(args.format), args.watch)
+        if args.listen:
+            start_thread(server.serve_forever)
+            for _ in snapshots(poller, log, 1.0):
+                pass
+        elif args.format == "human" and _can_redraw():
+            screen = Screen(charger.name, log)
+            ends.callback(screen.close)
+            screen.draw(snapshots(poller, log, REFRESH_S))
+        else:
+            print_readings(snapshots(poller, log, 1.0), args.format, args.watch)
     finally:
         stop.set()
-        if server:
-            server.shutdown()
-        if screen:
-            screen.leave()
+        ends.close()
 
 
-def in_background(work: Callable[[], object]) -> None:
-    """Work in a thread that leaves the signals to the main one: another's would not end a wait there."""
-    import threading
+def log_last_words(charger: Charger, log: Log) -> None:
+    """Log the lines that wait, and what may have been written."""
+    log.flush()
+    if charger.unconfirmed:
+        write_stderr(f"ERROR: interrupted: {charger.unconfirmed}; a reading shows what is set now")
 
+
+def end_on_signals(last_words: Callable[[], object], code_of_sigterm: int) -> None:
+    """From now on, end the program at once on Ctrl-C and SIGTERM, after its last words.
+
+    By os._exit(): an exception would be dropped where Python happens to run a callback. The last
+    words have half a second, since the terminal may hang. A signal that is ignored stays so, and
+    a program that calls main() keeps its own handlers.
+    """
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # else the last words would be said twice
+        speaker = threading.Thread(target=last_words, daemon=True)
+        speaker.start()
+        speaker.join(0.5)
+        os._exit(130 if number == signal.SIGINT else code_of_sigterm)
+
+    if __name__ == "__main__":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, end)
+
+
+def start_thread(work: Callable[[], object]) -> None:
+    """Start a thread that leaves the signals to the main one, whose wait they have to end."""
     thread = threading.Thread(target=work, daemon=True)
+    signals = (signal.SIGINT, signal.SIGTERM)
     if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
         thread.start()
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     thread.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    """Do what the command line says. Raises CommandError."""
+    args = parse_options(argv)
+    if args.version:
+        write_stdout(f"vestel.py {VERSION}\n")
+        return
+    stays = bool(args.watch or args.listen)
+    log = Log(args.verbose, waits=stays)
+    if args.demo:
+        demo = Demo()
+        name, timeout = "the simulated charger", 1.0
+        connect: Connect = lambda: demo  # noqa: E731
+    else:
+        target = find_target(args)
+        connect = modbus(target, log.trace)
+        name, timeout = str(target), target.timeout
+    if stays:
+        stay_connected(ConnectedCharger(connect, name, timeout), args, log)
+        return
+    charger = Charger(connect, name, timeout)
+    end_on_signals(lambda: log_last_words(charger, log), 143)
+    try:
+        print_reading(charger, args, log)
+    except KeyboardInterrupt:  # of a program that calls main()
+        log_last_words(charger, log)
+        raise
+    finally:
+        charger.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure:
-        reconfigure(encoding=None if _is_terminal(sys.stdout) else "utf-8", errors="replace", newline="\n")
     try:
         run(argv)
-    except Problem as problem:
-        say(f"ERROR: {problem}")
-        return problem.status
+    except CommandError as error:
+        write_stderr(f"ERROR: {error}")
+        return error.exit_code
     except BrokenPipeError:
         pass  # whoever read stdout has seen enough
     except KeyboardInterrupt:
@@ -2103,6 +2657,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     gc.disable()  # a reading leaves no garbage, and looking for it takes a tenth of the run
-    code = main()
-    # Not sys.exit(): all is written, and taking pymodbus apart would be a sixth of the run.
-    os._exit(code)
+    exit_code = main()
+    os._exit(exit_code)  # all is written, and taking pymodbus apart would take a sixth of the run
