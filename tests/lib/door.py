@@ -1,0 +1,382 @@
+"""The socket of the simulated charger, served by pyModbusTCP, and the faults of frames.
+
+It stands on pyModbusTCP and not on pymodbus, so that vestel.py is never tested against its own
+understanding of the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import struct
+import threading
+from typing import Any, Iterator
+
+from charger import (
+    CLOSE,
+    GARBAGE,
+    RESET,
+    SILENCE,
+    Frames,
+    Late,
+    Link,
+    Outcome,
+    Piece,
+    Play,
+    Request,
+    SimulatedCharger,
+)
+from pyModbusTCP.server import DataHandler, ModbusServer
+from registers import HOLDING, INPUT
+
+WRITE_SINGLE = 6  # the function
+RST = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
+
+
+def exception(request: bytes, code: int) -> bytes:
+    """Return the frame of a Modbus exception."""
+    return request[:4] + b"\0\3" + request[6:7] + bytes([request[7] | 0x80, code])
+
+
+def _with(reply: bytes, at: int, *values: int) -> bytes:
+    return reply[:at] + bytes(values) + reply[at + len(values) :]
+
+
+def _short(reply: bytes) -> bytes:
+    """Return a reply with one register less, and lengths that agree with it."""
+    return _with(_with(reply, 4, *struct.pack(">H", len(reply) - 8)), 8, reply[8] - 2)[:-2]
+
+
+def _long(reply: bytes) -> bytes:
+    """Return a reply with one register more, and lengths that agree with it."""
+    longer = _with(_with(reply, 4, *struct.pack(">H", len(reply) - 4)), 8, reply[8] + 2)
+    return longer + b"\x12\x34"
+
+
+def _earlier(request: bytes, words: int) -> bytes:
+    """Return a whole reply to the request before, with so many words."""
+    transaction = struct.pack(">H", (struct.unpack(">H", request[:2])[0] - 1) & 0xFFFF)
+    body = bytes([request[7], 2 * words]) + b"\x11\x22" * words
+    return transaction + b"\0\0" + struct.pack(">H", len(body) + 1) + request[6:7] + body
+
+
+def _same_length(request: bytes, reply: bytes) -> bytes:
+    return _earlier(request, (len(reply) - 9) // 2)
+
+
+def held_back(count: int) -> Frames:
+    """Keep so many replies, and send them before the reply to the request that follows."""
+    kept: list[bytes] = []
+
+    def play(request: bytes, reply: bytes) -> list[Piece]:
+        if len(kept) < count:
+            kept.append(reply)
+            return []
+        sent = b"".join(kept) + reply
+        kept.clear()
+        return [(0, sent)]
+
+    return Frames(play)
+
+
+def exception_and_reset(code: int) -> Play:
+    return lambda request, reply: [(0, exception(request, code)), (0, RESET)]
+
+
+def dripping(wait: float) -> Frames:
+    """Send the reply byte by byte, each after a wait (s)."""
+    return Frames(lambda request, reply: [(wait, reply[n : n + 1]) for n in range(len(reply))])
+
+
+# What comes in place of a reply: (request frame, right reply frame) -> pieces to send, each after a
+# wait (s). Then the connection stays, or is closed or reset.
+_PLAYS: dict[str, Play] = {
+    "reply and reset": lambda request, reply: [(0, reply), (0, RESET)],
+    "reply and close": lambda request, reply: [(0, reply), (0, CLOSE)],
+    "half a reply and reset": lambda request, reply: [
+        (0, reply[: len(reply) // 2]),
+        (0, RESET),
+    ],
+    "short": lambda request, reply: [(0, _short(reply))],
+    "short, header of the whole": lambda request, reply: [(0, reply[:-2])],
+    "long": lambda request, reply: [(0, _long(reply))],
+    "bytes behind the reply": lambda request, reply: [(0, reply + b"\xab\xcd\xef")],
+    "other function": lambda request, reply: [(0, _with(reply, 7, 7 - reply[7]))],
+    "other unit": lambda request, reply: [(0, _with(reply, 6, reply[6] ^ 1))],
+    "other transaction": lambda request, reply: [(0, _with(reply, 0, reply[0] ^ 0x55))],
+    "other protocol": lambda request, reply: [(0, _with(reply, 2, 1))],
+    "wrong byte count": lambda request, reply: [(0, _with(reply, 8, reply[8] - 2))],
+    "earlier reply, other length": lambda request, reply: [(0, _earlier(request, 3) + reply)],
+    "earlier reply, same length": lambda request, reply: [
+        (0, _same_length(request, reply) + reply)
+    ],
+    "web server": lambda request, reply: [(0, b"HTTP/1.1 400 Bad Request\r\n\r\n"), (0, CLOSE)],
+    "65535 bytes": lambda request, reply: [(0, _with(reply, 4, 0xFF, 0xFF) + bytes(2000))],
+    "single bytes": lambda request, reply: [(0.001, reply[n : n + 1]) for n in range(len(reply))],
+    "split in the header": lambda request, reply: [(0, reply[:5]), (0.05, reply[5:])],
+    "part of a header": lambda request, reply: [(0, reply[:5])],
+    **{f"exception {code} and reset": exception_and_reset(code) for code in range(1, 12)},
+}
+PLAYS = {name: Frames(play) for name, play in _PLAYS.items()}
+
+
+def pieces(outcome: Outcome | None, request: bytes, reply: bytes) -> list[Piece]:
+    """Return what to send in place of a reply."""
+    if outcome is None:
+        return [(0, reply)]
+    if isinstance(outcome, Frames):
+        return outcome.play(request, reply)
+    if isinstance(outcome, Late):
+        return [(outcome.seconds, reply)]
+    if isinstance(outcome, int):
+        return [(0, exception(request, outcome))]
+    if outcome == SILENCE:
+        return []
+    if outcome == GARBAGE:
+        return [(0, b"SSH-2.0-dropbear_2022.83\r\n")]
+    assert outcome in (RESET, CLOSE)
+    return [(0, outcome)]
+
+
+class _Registers(DataHandler):  # type: ignore[misc]
+    """Reads and writes the registers of the charger, for pyModbusTCP."""
+
+    def __init__(self, charger: SimulatedCharger) -> None:
+        super().__init__()
+        self.charger = charger
+
+    def _carry_out(self, write: bool, bank: str, asked: int, value: int) -> Any:
+        request = Request(0, 0, write, bank, asked + self.charger.base, value)
+        code, words = self.charger.carry_out(request)
+        return self.Return(exp_code=code or 0, data=words)
+
+    def read_h_regs(self, address: int, count: int, srv_info: Any) -> Any:
+        return self._carry_out(False, HOLDING, address, count)
+
+    def read_i_regs(self, address: int, count: int, srv_info: Any) -> Any:
+        return self._carry_out(False, INPUT, address, count)
+
+    def write_h_regs(self, address: int, words_l: list[int], srv_info: Any) -> Any:
+        return self._carry_out(True, HOLDING, address, words_l[0])
+
+
+class SocketLink(Link):
+    """A connection over the socket, served by a thread."""
+
+    def __init__(self, charger: SimulatedCharger, number: int, client: socket.socket) -> None:
+        super().__init__(charger, number)
+        self.client = client
+        self.thread = threading.Thread(target=self._serve, name=f"connection {number}", daemon=True)
+
+    def cut(self) -> None:
+        super().cut()
+        with contextlib.suppress(OSError):
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+            self.client.shutdown(socket.SHUT_RDWR)  # the thread wakes, and closes it
+
+    def has_left(self) -> bool:
+        """Tell whether the other side has closed it, though the thread does not know yet."""
+        with contextlib.suppress(OSError):
+            return not self.client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return False
+
+    def _serve(self) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                while self._exchange():
+                    pass
+        finally:
+            self.charger.hang_up(self)
+            self.client.close()
+
+    def _receive(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = self.client.recv(size - len(data))
+            if not chunk:
+                raise ConnectionResetError
+            data += chunk
+        return data
+
+    def _exchange(self) -> bool:
+        """Answer a request; return whether the connection goes on."""
+        charger = self.charger
+        session = ModbusServer.SessionData()
+        session.request.mbap.raw = self._receive(7)
+        session.request.pdu.raw = self._receive(session.request.mbap.length - 1)
+        session.set_response_mbap()
+        sent = session.request.mbap.raw + session.request.pdu.raw
+        function, asked, value = struct.unpack(">BHH", session.request.pdu.raw[:5])
+        bank = INPUT if function == 4 else HOLDING
+        write = function == WRITE_SINGLE
+        unit = session.request.mbap.unit_id
+        request = charger.receive(self, write, bank, asked, value, unit)
+        outcome, is_executed = charger.decide(self, request)
+        if charger.applies_late:
+            charger.clock.sleep(charger.delay)
+        reply = sent  # what a write is answered with
+        if is_executed or not write:
+            charger.door.modbus.engine(session)
+            reply = session.response.raw
+        if not charger.applies_late:
+            charger.clock.sleep(charger.delay)
+        code = reply[8] if outcome is None and reply[7] & 0x80 else outcome
+        for wait, piece in pieces(outcome, sent, reply):
+            if wait:
+                charger.clock.sleep(wait)
+            if isinstance(piece, str):
+                if piece == RESET:
+                    self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+                charger.replied(self, request, outcome)
+                return False
+            self.client.sendall(piece)
+        charger.replied(self, request, code)
+        return not self.is_cut
+
+
+class _Modbus(ModbusServer):  # type: ignore[misc]
+    """What pyModbusTCP makes of a request frame."""
+
+    def engine(self, session: Any) -> None:
+        self._engine(session)
+
+
+class Door:
+    """What listens for a charger, and the threads that serve its connections."""
+
+    def __init__(self, charger: SimulatedCharger, ipv6: bool = False) -> None:
+        self.charger = charger
+        self.family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        self.modbus = _Modbus(data_hdl=_Registers(charger))
+        self.links: list[SocketLink] = []
+        self._listener: socket.socket | None = None
+        self._changed = threading.Condition(threading.RLock())
+        self._is_shut = False
+        charger.door = self
+        charger.host, charger.port = "::1" if ipv6 else "127.0.0.1", free_port()
+
+    def start(self) -> None:
+        listener = socket.socket(self.family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((self.charger.host, self.charger.port))
+        listener.listen(128)
+        self._listener, self._is_shut = listener, False
+        self._thread = threading.Thread(
+            target=self._accept, args=(listener,), name="door", daemon=True
+        )
+        self._thread.start()
+        self.update()
+
+    def stop(self) -> None:
+        """Listen no more, and reset all connections. No thread outlives it but that which calls."""
+        with self._changed:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                if not self._is_shut:
+                    listener.shutdown(socket.SHUT_RDWR)  # accept() wakes
+                listener.close()
+            self._changed.notify_all()
+        self.charger.clock.stop()
+        for link in self.links:
+            link.cut()
+        for thread in [self._thread, *(link.thread for link in self.links)]:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def update(self) -> None:
+        """Shut or open the door, as the charger has it now: nothing listens behind a shut one."""
+        with self._changed:
+            is_shut = self.charger.refuses_now()
+            if self._listener is None or is_shut == self._is_shut:
+                return
+            self._is_shut = is_shut
+            if is_shut:
+                self._listener.shutdown(socket.SHUT_RD)
+            else:
+                self._listener.listen(128)
+            self._changed.notify_all()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            with self._changed:
+                while self._is_shut and self._listener is listener:
+                    self._changed.wait()
+                if self._listener is not listener:
+                    return
+            with contextlib.suppress(OSError):
+                client, _ = listener.accept()
+                self._greet(client)
+
+    def _greet(self, client: socket.socket) -> None:
+        charger = self.charger
+        charger.attempts.append(charger.clock.now)
+        charger.attempted()
+        charger.connections += 1
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for link in list(charger.links):
+            if isinstance(link, SocketLink) and link.has_left():
+                charger.hang_up(link)
+        how = charger.greeting()
+        if how in ("resets", "refused"):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+        if how not in ("", "silent"):
+            client.close()
+            charger.connected(None)
+            return
+        link = SocketLink(charger, charger.connections, client)
+        link.is_ignored = how == "silent"
+        if not link.is_ignored:
+            charger.take(link)
+        self.links.append(link)
+        charger.connected(link)
+        link.thread.start()
+
+
+@contextlib.contextmanager
+def listening(
+    charger: SimulatedCharger | None = None, ipv6: bool = False, **attributes: Any
+) -> Iterator[SimulatedCharger]:
+    """A charger that listens on loopback."""
+    charger = charger or SimulatedCharger(**attributes)
+    door = Door(charger, ipv6)
+    door.start()
+    try:
+        yield charger
+    finally:
+        charger.failsafe = False
+        door.stop()
+
+
+@contextlib.contextmanager
+def dead_host() -> Iterator[int]:
+    """A port where connections are never answered: one socket whose backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+# Ports below those that the system hands out. Each worker has its own, and none is used again soon:
+# a program that looks for its lost charger must not find that of another test.
+_FIRST = 10_000 + 3_600 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6)
+_PORTS = itertools.cycle(range(_FIRST, _FIRST + 3_600))
+for _ in range(os.getpid() % 3_600):
+    next(_PORTS)
+
+
+def free_port() -> int:
+    """Return a port where nothing listens."""
+    for port in _PORTS:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            # A process that is just being started may hold a copy of this socket.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError

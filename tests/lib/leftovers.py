@@ -1,0 +1,132 @@
+"""The check that nothing outlives its test: no thread, process, open file, temporary file.
+
+It looks after each test, be it passed, failed or skipped. What lasts longer than a test belongs to
+a fixture of a wider scope, and must be gone when that fixture is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Generator
+
+import pytest
+
+PR_SET_CHILD_SUBREAPER = 36  # Linux: processes that have lost their parent become ours
+GRACE = 2.0  # s: what was told to end may take a moment
+FILES = "/proc/self/fd"
+
+
+class Leftovers:
+    """A plugin of pytest."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()  # what was there before the test
+        self._owners: dict[str, Any] = {}  # what the fixture (its definition) has made
+        self._origins: dict[str, str] = {}  # the same, by name, also when the fixture is over
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tmp_path
+        self._directory = tempfile.mkdtemp(prefix="vestel-tests-")
+        os.environ["TMPDIR"] = tempfile.tempdir = self._directory
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def pytest_sessionstart(self) -> None:
+        self._known = self._all()
+
+    def pytest_sessionfinish(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
+        """Note what a fixture makes that lasts longer than a test."""
+        if fixturedef.scope == "function":
+            return (yield)
+        before = self._all()
+        try:
+            return (yield)
+        finally:
+            for thing in self._all() - before:
+                self._owners.setdefault(thing, fixturedef)
+                self._origins.setdefault(thing, fixturedef.argname)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+        for thing in [thing for thing, owner in self._owners.items() if owner is fixturedef]:
+            del self._owners[thing]
+            self._known.discard(thing)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Fail a test, by name, that leaves something behind."""
+        try:
+            return (yield)
+        finally:
+            left = self._left()
+            if left:
+                self._known |= left
+                lines = "".join(f"\n  {self._describe(thing)}" for thing in sorted(left))
+                pytest.fail(f"{item.nodeid} leaves behind:{lines}", pytrace=False)
+
+    def _left(self) -> set[str]:
+        """Return what is there and was not before; wait a moment for what is about to end."""
+        deadline = time.monotonic() + GRACE
+        is_first = True
+        while True:
+            now = self._all()
+            left = now - self._known - self._owners.keys()
+            if not left or time.monotonic() > deadline:
+                self._known &= now
+                return left
+            if is_first:
+                gc.collect()
+                is_first = False
+            self._reap(left)
+            time.sleep(0.005)
+
+    @staticmethod
+    def _reap(left: set[str]) -> None:
+        """Forget the processes that have ended, and that nobody waits for."""
+        for thing in left:
+            kind, _, pid = thing.partition(" ")
+            if kind == "process":
+                with contextlib.suppress(OSError):
+                    os.waitpid(int(pid), os.WNOHANG)
+
+    def _all(self) -> set[str]:
+        threads = {f"thread {thread.ident} {thread.name}" for thread in threading.enumerate()}
+        return threads | self._processes() | self._open_files() | self._temporary_files()
+
+    @staticmethod
+    def _processes() -> set[str]:
+        found = set()
+        for thread in Path("/proc/self/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found |= {f"process {pid}" for pid in thread.read_text().split()}
+        return found
+
+    @staticmethod
+    def _open_files() -> set[str]:
+        """Return the files, sockets, pipes and terminals that are open."""
+        found = set()
+        for number in os.listdir(FILES) if os.path.isdir(FILES) else []:
+            with contextlib.suppress(OSError):  # that of listdir is closed by now
+                found.add(f"open file {number} {os.readlink(f'{FILES}/{number}')}")
+        return found
+
+    def _temporary_files(self) -> set[str]:
+        return {f"file {self._directory}/{name}" for name in os.listdir(self._directory)}
+
+    def _describe(self, thing: str) -> str:
+        kind, _, pid = thing.partition(" ")
+        if kind == "process":
+            with contextlib.suppress(OSError):
+                command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ")
+                thing += f" ({command.decode(errors='replace').strip()})"
+        origin = self._origins.get(thing)
+        return f"{thing}, of the fixture {origin}" if origin else thing

@@ -1,0 +1,113 @@
+"""Words in, readings and samples out: what the tests of decoding and of the formats share."""
+
+from __future__ import annotations
+
+import copy
+import json
+import unicodedata
+from datetime import datetime, timezone
+from typing import Any
+
+from clock import START
+from prometheus_client.parser import text_string_to_metric_families
+from registers import DETAILS, READING, SAMPLES, Image, image, row, u32
+
+import vestel
+
+NOW = datetime(2026, 11, 20, 8, 15, 30, tzinfo=timezone.utc)
+WHOLE: dict[str, Any] = {"timestamp": "2026-11-20T08:15:30+00:00", **READING, "details": DETAILS}
+FORMATS = ["human", "json", "prometheus"]
+
+
+def flat(reading: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Return the reading with keys like `session.energy_wh`."""
+    found: dict[str, Any] = {}
+    for key, value in reading.items():
+        if isinstance(value, dict):
+            found.update(flat(value, f"{above}{key}."))
+        else:
+            found[above + key] = value
+    return found
+
+
+def changed(reading: dict[str, Any]) -> dict[str, Any]:
+    """Return what differs from the usual reading with details."""
+    usual = flat(WHOLE)
+    return {
+        key: value for key, value in flat(reading).items() if value != usual.get(key, "no such key")
+    }
+
+
+def decode(words: Image, details: bool = True) -> tuple[dict[str, Any], list[str]]:
+    """Return the reading of these words at NOW, and the warnings."""
+    reading, warnings = vestel.decode(words, NOW, details)
+    return reading, [*warnings.values()]
+
+
+def holding(values: dict[int, Any]) -> Image:
+    """Return the usual words with other values: address -> number, or the words."""
+    words = image()
+    for address, value in values.items():
+        register = row(address)
+        held = value if isinstance(value, list) else u32(value)[-len(register.words) :]
+        words.update(((register.bank, address + n), word) for n, word in enumerate(held))
+    return words
+
+
+def snapshot(**changes: Any) -> vestel.Snapshot:
+    """Return a snapshot of the usual reading with other values: states__fault_code=16."""
+    reading = copy.deepcopy(WHOLE)
+    for keys, value in changes.items():
+        *above, last = keys.split("__")
+        place = reading
+        for key in above:
+            place = place[key]
+        place[last] = value
+    return vestel.Snapshot(reading=reading, problem="", made_at=START - 2, readings=1)
+
+
+def faulted(*faults: str) -> vestel.Snapshot:
+    """Return a snapshot of a charger that has these faults."""
+    return snapshot(
+        states__chargepoint={"code": 8, "name": "Faulted"},
+        states__fault_code=2 ** len(faults) - 1,
+        states__faults=[*faults],
+    )
+
+
+def samples(exposition: str) -> list[tuple[str, dict[str, str], float]]:
+    """Return the samples as Prometheus takes them: name, labels, value."""
+    families = text_string_to_metric_families(exposition)
+    return [(s.name, dict(s.labels), s.value) for family in families for s in family.samples]
+
+
+def sample_values(exposition: str) -> dict[str, float]:
+    """Return the value of each sample: `name`, `name/phase` or `name/bit`."""
+    found = samples(exposition)
+    values = {
+        "/".join([name, *(labels[label] for label in ("phase", "bit") if label in labels)]): value
+        for name, labels, value in found
+    }
+    assert len(values) == len(found)
+    return values
+
+
+def without(*metrics: str) -> dict[str, float]:
+    """Return the usual samples without those of some metrics."""
+    return {
+        sample: value
+        for sample, value in SAMPLES.items()
+        if not {sample, sample.split("/")[0]} & {*metrics}
+    }
+
+
+def reading_of(printed: str) -> dict[str, Any]:
+    """Return the reading in JSON as if it was made at NOW."""
+    reading: dict[str, Any] = json.loads(printed)
+    assert reading["timestamp"]
+    return {**reading, "timestamp": WHOLE["timestamp"]}
+
+
+def printable(held: str) -> str:
+    """Return a text without control and format characters, and without unusual blanks."""
+    return "".join(c for c in held if c == " " or unicodedata.category(c)[0] not in "CZ")

@@ -1,0 +1,116 @@
+"""A simulated charger, the poller of vestel.py, and the simulated time of both."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any, Callable
+
+from charger import SimulatedCharger
+from clock import Clock
+from registers import DYNAMIC, FAILSAFE, TIMEOUT
+
+import vestel
+
+HASTE = 10  # so many polls without any time passing are a loop that never ends
+PATIENCE = 100.0  # s, within which a reading is tried
+FIRST_READ = 100  # the register with which each reading begins
+
+MakeWorld = Callable[..., "World"]  # the fixture `world`
+
+
+class World:
+    """The poller against a charger in memory. `logged` has each line that it logged, and when."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        charger: SimulatedCharger,
+        setpoints: dict[int, int] | None = None,
+        details: bool = False,
+        every: float = math.inf,
+        hold_file: str | None = None,
+    ) -> None:
+        self.clock, self.charger = clock, charger
+        self.logged: list[tuple[float, str]] = []
+        self.polls: deque[tuple[float, float]] = deque(maxlen=100_000)  # begin and end of each
+        values = {
+            DYNAMIC: vestel.DYNAMIC_CURRENT,
+            FAILSAFE: vestel.FAILSAFE_CURRENT,
+            TIMEOUT: vestel.FAILSAFE_TIMEOUT,
+        }
+        wanted = [(values[address], number) for address, number in (setpoints or {}).items()]
+        self.connected = vestel.ConnectedCharger(charger.connect, "the box", charger.reply_timeout)
+        log = vestel.Log()
+        log.write = self.log
+        self.poller = vestel.Poller(self.connected, wanted, details, every, hold_file, log)
+        self._moments = self.poller.run()
+        self.due = clock.now
+        self._ended = clock.now
+        self._hasty = 0
+
+    def log(self, line: str) -> None:
+        self.logged.append((self.clock.now, line))
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for _, line in self.logged]
+
+    def lines_with(self, *texts: str) -> list[str]:
+        """Return the lines that have all these texts."""
+        return [line for line in self.lines if all(text in line for text in texts)]
+
+    @property
+    def began(self) -> list[float]:
+        """When the readings began."""
+        return self.charger.times_of(FIRST_READ)
+
+    def asked(self) -> list[tuple[int, int]]:
+        """Return what was asked for since the last call: address, and count or value."""
+        asked = [(request.address, request.value) for request in self.charger.requests]
+        self.charger.requests.clear()
+        return asked
+
+    def firsts(self) -> list[tuple[int, int]]:
+        """Return the first request on each connection: address, and count or value."""
+        firsts: dict[int, tuple[int, int]] = {}
+        for request in self.charger.requests:
+            firsts.setdefault(request.connection, (request.address, request.value))
+        return [*firsts.values()]
+
+    @property
+    def snapshot(self) -> Any:
+        return self.poller.snapshot
+
+    @property
+    def reading(self) -> Any:
+        return self.poller.snapshot.reading
+
+    def poll(self, times: int = 1) -> None:
+        """Call the poller so often, each time at the moment that it asked for."""
+        for _ in range(times):
+            self.clock.sleep(max(0.0, self.due - self.clock.now))
+            begun = self.clock.now
+            self.due = next(self._moments)
+            ended = self.clock.now
+            self.polls.append((begun, ended))
+            is_hasty = self._ended == begun == ended
+            self._hasty = self._hasty + 1 if is_hasty else 0
+            self._ended = ended
+            assert self._hasty < HASTE, "the poller lets no time pass"
+
+    def read(self, times: int = 1) -> None:
+        """Go on until so many readings were made, or have failed."""
+        for _ in range(times):
+            before = self.snapshot.readings + self.snapshot.failed
+            until = self.clock.now + PATIENCE
+            while self.snapshot.readings + self.snapshot.failed == before:
+                assert self.clock.now < until, f"no reading is tried within {PATIENCE:g} s"
+                self.poll()
+
+    def play(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        until = self.clock.now + seconds
+        while max(self.due, self.clock.now) < until:
+            self.poll()
+        self.clock.sleep(max(0.0, until - self.clock.now))

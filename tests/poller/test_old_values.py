@@ -1,0 +1,225 @@
+"""Old values: a charger that repeats them is lost, until something changes."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+from charger import SILENCE, Outcome
+from clock import gaps
+from registers import CLOCK, DYNAMIC, INPUT, PHASE_SWITCH
+from world import MakeWorld, World
+
+HOUR = 3600
+OLD = "it repeats old values"
+
+
+def tick(world: World) -> None:
+    """Let the charger's clock, which stands otherwise, go on by a second."""
+    world.charger.set(CLOCK + 5, world.charger.image[INPUT, CLOCK + 5] + 1, bank=INPUT)
+
+
+def standing(world: MakeWorld, **attributes: Any) -> World:
+    """Return a world where nothing changes by itself."""
+    return world(calendar="stands", measuring=False, delay=0.0, **attributes)
+
+
+def ran(world: MakeWorld, **attributes: Any) -> World:
+    """Return a world whose clock has run and stands from now on: the last change is at 10 s."""
+    stopped = standing(world, **attributes)
+    for _ in range(2):
+        stopped.play(5)
+        tick(stopped)
+    stopped.play(0.1)
+    return stopped
+
+
+# --- How soon it is noticed ---
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [(1, 13), (4, 16), (12, 15), (2.5, 12.5)],
+    ids=["after 12 s, not at 12 s", "16 s", "5 s each: 15 s", "12.5 s"],
+)
+def test_more_than_12_s_without_change_is_a_loss(
+    world: MakeWorld, every: float, seconds: float
+) -> None:
+    frozen = world(every=every, delay=0.0)
+    frozen.read(20)
+    changed_at = frozen.clock.now
+    frozen.charger.freeze(None)
+    while frozen.reading is not None:
+        frozen.poll()
+    assert frozen.began[-1] - changed_at == seconds
+    assert f": {OLD}" in frozen.snapshot.problem
+
+
+def test_old_values_are_said_once_and_end_with_a_new_connection(world: MakeWorld) -> None:
+    frozen = world(delay=0.0)
+    frozen.play(32)
+    frozen.charger.freeze("closed")
+    frozen.play(600)  # the readings of 35, 40 and 45 s are served
+    first, second = frozen.lines
+    assert first.startswith(f"WARNING: no reading since 2026-11-20T08:16:15+00:00: {OLD}")
+    assert second == "WARNING: over: the charger is back"
+    assert (frozen.charger.connections, frozen.snapshot.failed) == (2, 1)
+
+
+# --- Until something changes ---
+
+
+def test_loss_lasts_across_connections_until_a_change(world: MakeWorld) -> None:
+    frozen = world(delay=0.0)
+    frozen.play(32)
+    frozen.charger.freeze(None)
+    frozen.play(18.1)
+    assert frozen.reading is None
+    for _ in range(3600):
+        frozen.play(1)
+        assert frozen.reading is None
+    assert len(frozen.lines) == 1
+    assert gaps(frozen.charger.attempts)[1:8] == [2, 4, 8, 16, 32, 60, 60]
+    frozen.charger.thaw()
+    frozen.play(61)
+    assert frozen.reading["electrical"]["meter_reading_kwh"] > 1360
+    assert frozen.lines[1:] == ["WARNING: over: the charger is back"]
+
+
+def test_comparison_goes_on_across_another_loss(world: MakeWorld) -> None:
+    frozen = world(delay=0.0)
+    frozen.read(7)
+    frozen.charger.freeze(300.0)
+    frozen.charger.cut()
+    frozen.charger.away = "refused"
+    frozen.play(30)
+    frozen.charger.away = ""
+    frozen.play(200)
+    assert frozen.snapshot.readings == 7, "none since the freeze"
+    assert frozen.charger.connections > 3
+    frozen.play(130)
+    assert frozen.reading is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "bank"), [(1000, INPUT), (1106, INPUT), (5004, "holding")], ids=str
+)
+def test_any_other_value_that_changes_is_a_change(
+    world: MakeWorld, address: int, bank: str
+) -> None:
+    stopped = ran(world)
+    for number in range(30):
+        stopped.play(10)
+        stopped.charger.set(address, number % 7, bank=bank)
+    assert (stopped.snapshot.failed, stopped.lines) == (0, [])
+    stopped.play(20)
+    assert OLD in stopped.snapshot.problem
+
+
+def test_detail_that_changes_is_a_change(world: MakeWorld) -> None:
+    stopped = ran(world, details=True)
+    for number in range(30):
+        stopped.play(10)
+        stopped.charger.set(PHASE_SWITCH, number % 2)
+    assert stopped.snapshot.failed == 0
+
+
+def test_clock_alone_that_runs_is_a_change(world: MakeWorld) -> None:
+    idle = world(measuring=False)
+    idle.play(600)
+    assert (idle.snapshot.failed, idle.lines) == (0, [])
+
+
+def test_nothing_is_set_by_old_values(world: MakeWorld) -> None:
+    frozen = world({DYNAMIC: 12}, delay=0.0)
+    frozen.play(32)
+    frozen.charger.set(DYNAMIC, 7)
+    frozen.charger.freeze(None)
+    frozen.play(20)
+    frozen.charger.requests.clear()
+    frozen.play(600)
+    assert frozen.charger.settings == []
+
+
+# --- A clock tells once it has been seen to run ---
+
+
+def test_two_ticks_at_successive_readings_are_a_clock_that_runs(world: MakeWorld) -> None:
+    stopped = ran(world)
+    stopped.play(14.8)
+    assert stopped.reading is not None
+    stopped.play(0.2)
+    assert OLD in stopped.snapshot.problem
+
+
+def test_ticks_apart_are_no_clock_that_runs(world: MakeWorld) -> None:
+    moved = standing(world)
+    for _ in range(5):
+        moved.play(10)  # every other reading
+        tick(moved)
+    moved.play(HOUR)
+    assert (moved.snapshot.failed, moved.lines) == (0, [])
+
+
+def never_runs(world: World) -> None:
+    world.charger.calendar = "stands"
+
+
+def reads_zeros(world: World) -> None:
+    world.charger.calendar = "zeros"
+
+
+def is_missing(world: World) -> None:
+    world.charger.lack(*range(CLOCK, CLOCK + 6))
+
+
+@pytest.mark.parametrize(
+    "make", [never_runs, reads_zeros, is_missing], ids=["never ran", "zeros", "missing"]
+)
+def test_clock_that_tells_nothing_is_no_loss_and_no_word(
+    world: MakeWorld, make: Callable[[World], None]
+) -> None:
+    telling_nothing = standing(world)
+    make(telling_nothing)
+    telling_nothing.play(HOUR)
+    telling_nothing.charger.restart(30)
+    telling_nothing.play(HOUR)
+    lines = telling_nothing.lines
+    assert len(lines) == 2
+    assert "connection refused" in lines[0]
+    assert lines[1] == "WARNING: over: the charger is back"
+
+
+def test_clock_that_ran_before_a_loss_still_tells(world: MakeWorld) -> None:
+    restarted = world(delay=0.0)
+    restarted.play(60)
+    restarted.charger.restart(30)
+    restarted.play(60)
+    restarted.charger.calendar, restarted.charger.measuring = "stands", False
+    restarted.play(30)
+    assert OLD in restarted.snapshot.problem
+
+
+@pytest.mark.parametrize(("outcome", "times"), [(2, 3), (4, 1), (SILENCE, 2)], ids=str)
+def test_clock_that_fails_tells_nothing_meanwhile(
+    world: MakeWorld, outcome: Outcome, times: int
+) -> None:
+    stopped = ran(world, failsafe=False)
+    stopped.charger.fault(outcome, CLOCK, CLOCK + 4, times=times)
+    stopped.play(65)  # it is asked for again after 60 s
+    assert (stopped.snapshot.failed, stopped.reading is None) == (0, False)
+    stopped.play(25)
+    assert OLD in stopped.snapshot.problem, "12 s after it was back"
+
+
+def test_clock_that_reads_zeros_tells_nothing_meanwhile(world: MakeWorld) -> None:
+    stopped = ran(world)
+    words = {n: stopped.charger.image[INPUT, CLOCK + n] for n in (0, 1, 4, 5)}
+    for place in words:
+        stopped.charger.set(CLOCK + place, 0, bank=INPUT)
+    stopped.play(600)
+    assert (stopped.snapshot.failed, stopped.lines) == (0, [])
+    for place, word in words.items():
+        stopped.charger.set(CLOCK + place, word, bank=INPUT)
+    stopped.play(25)
+    assert OLD in stopped.snapshot.problem

@@ -1,0 +1,366 @@
+"""Polling: when readings are made, what they ask for, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from datetime import datetime
+from typing import Any
+
+import pytest
+from charger import BUSY, DAY, RESET, SILENCE, Outcome
+from clock import Clock, gaps
+from registers import CLOCK, DYNAMIC, FAILSAFE, FIRMWARE, HEARTBEAT, INPUT, PHASE_SWITCH, TIMEOUT
+from world import MakeWorld, World
+
+import vestel
+
+HOUR = 3600
+BEAT = (HEARTBEAT, 1)
+CORE = [(100, 25), (400, 5), (1000, 38), (1100, 7), (1502, 12), (2000, 3), (5004, 1)]
+TEXTS = [(130, 50), (190, 10), (210, 5), (230, 50)]
+CLOCK_RANGE, SWITCH = (290, 6), (405, 1)
+DETAILS = [130, 190, 210, FIRMWARE, CLOCK, PHASE_SWITCH]
+
+
+def stamp(world: World) -> float:
+    """Return when the reading was made, as it says itself (s, the computer's clock)."""
+    return datetime.fromisoformat(world.reading["timestamp"]).timestamp()
+
+
+# --- When ---
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [(math.inf, 5), (86400, 5), (10, 5), (5, 5), (3, 3), (2.5, 2.5), (1, 1)],
+)
+@pytest.mark.parametrize("failsafe_timeout", [6, 300])
+def test_reading_is_made_each_5_s_or_n_if_less(
+    world: MakeWorld, failsafe_timeout: int, every: float, seconds: float
+) -> None:
+    polling = world(every=every, delay=0.0)
+    polling.charger.set(TIMEOUT, failsafe_timeout)
+    polling.play(100)
+    assert gaps(polling.began) == (math.ceil(100 / seconds) - 1) * [seconds]
+    assert polling.snapshot.readings == len(polling.began)
+    assert polling.charger.connections == 1
+
+
+def test_polls_do_not_drift(world: MakeWorld) -> None:
+    polling = world(delay=0.11)
+    polling.play(HOUR)
+    first, *_, last = polling.began
+    assert len(polling.began) == 720
+    assert last - first == pytest.approx(HOUR - 5, abs=0.2)  # a heartbeat may come before it
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0.6, 10), (1.45, 25)], ids=str)
+def test_long_reading_is_followed_at_the_next_multiple(
+    world: MakeWorld, delay: float, seconds: float
+) -> None:
+    """Eight requests, and heartbeats in between: 7.2 s, 23.2 s."""
+    slow = world(delay=delay)
+    start = slow.clock.now
+    slow.play(290)
+    assert len(slow.began) == math.ceil(290 / seconds)
+    late = [(at - start) % seconds for at in slow.began]
+    assert max(late) <= 2 * delay, "a heartbeat was under way"
+
+
+@pytest.mark.parametrize("jump", [-DAY, -7.5, 7.5, DAY])
+def test_clock_of_computer_that_jumps_changes_timestamps_only(
+    world: MakeWorld, clock: Clock, jump: float
+) -> None:
+    polling = world({DYNAMIC: 12}, delay=0.0)
+    polling.play(12)
+    before = stamp(polling)
+    clock.jump(jump)
+    polling.play(10)
+    assert gaps(polling.began) == 4 * [5.0]
+    assert stamp(polling) - before == pytest.approx(10 + jump, abs=1)
+    assert polling.lines == ["Dynamic current: 16 A -> 12 A"]
+
+
+# --- What is asked for ---
+
+
+def test_poll_reads_core_and_clock_on_one_connection(world: MakeWorld) -> None:
+    polling = world(delay=0.0)
+    polling.play(1)
+    assert polling.asked() == [BEAT, *CORE, CLOCK_RANGE]
+    for _ in range(50):
+        polling.play(5)
+        assert [what for what in polling.asked() if what != BEAT] == [*CORE, CLOCK_RANGE]
+    assert (polling.charger.connections, polling.lines) == (1, [])
+
+
+def test_details_come_after_the_core_and_texts_once(world: MakeWorld) -> None:
+    polling = world(details=True, delay=0.0)
+    polling.play(1)
+    assert polling.asked() == [BEAT, *CORE, *TEXTS, CLOCK_RANGE, SWITCH]
+    for _ in range(50):
+        polling.play(5)
+        assert [what for what in polling.asked() if what != BEAT] == [*CORE, CLOCK_RANGE, SWITCH]
+    assert (polling.charger.connections, polling.lines) == (1, [])
+
+
+def test_texts_are_read_again_after_a_loss_and_only_then(world: MakeWorld) -> None:
+    polling = world(details=True)
+    for _ in range(3):
+        polling.play(60)
+        polling.charger.cut()  # no loss
+        polling.play(60)
+        polling.charger.restart(20)
+    polling.play(60)
+    assert polling.snapshot.failed > 3
+    for address, _ in TEXTS:
+        assert len(polling.charger.times_of(address)) == 4
+    for address in (CLOCK, PHASE_SWITCH):
+        assert len(polling.charger.times_of(address)) == polling.snapshot.readings
+
+
+def test_restart_with_other_firmware_shows_the_new_one(world: MakeWorld) -> None:
+    polling = world(details=True)
+    polling.play(100)
+    assert polling.reading["details"]["firmware"] == "v3.187.0-1.8.156.0"
+    polling.charger.restart(250, then=lambda: polling.charger.set_firmware("v3.200.0"))
+    polling.play(330)
+    assert polling.reading["details"]["firmware"] == "v3.200.0"
+
+
+def test_clock_and_phase_switch_are_those_of_the_reading(world: MakeWorld) -> None:
+    polling = world(details=True, delay=0.0)  # it begins at 02:46:40 of the charger's time
+    polling.play(20)
+    polling.charger.set(PHASE_SWITCH, 0)
+    polling.read()
+    assert polling.reading["details"]["phase_switch"] == "1-phase"
+    assert polling.reading["details"]["clock"] == "2026-11-20T02:47:00"
+
+
+# --- Details that fail ---
+
+WAITS = [60, 120, 240, 480, 960, 1920, 3600, 3600]
+FAILURES: list[Outcome] = [1, 2, 3, 4, BUSY, SILENCE, RESET]
+
+
+def tries(world: World, address: int) -> list[float]:
+    """Return when a range was asked for, without each second sending."""
+    times = world.charger.times_of(address)
+    return [at for at, gap in zip(times, [math.inf, *gaps(times)]) if gap > 10]
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_failing_detail_is_asked_for_after_60_s_then_120_s(
+    world: MakeWorld, outcome: Outcome
+) -> None:
+    failing = world(details=True)
+    failing.charger.fault(outcome, FIRMWARE)
+    failing.play(950)
+    assert gaps(tries(failing, FIRMWARE)) == pytest.approx([60, 120, 240, 480], abs=5.1)
+    assert failing.snapshot.failed == 0
+    assert failing.snapshot.readings > 185
+
+
+def test_each_detail_that_fails_is_asked_for_each_hour_at_last(world: MakeWorld) -> None:
+    failing = world(details=True)
+    failing.charger.fault(4, *DETAILS)
+    failing.play(11_100)
+    for address in DETAILS:
+        assert gaps(tries(failing, address)) == pytest.approx(WAITS, abs=5.1)
+    assert failing.snapshot.readings == 2220
+
+
+@pytest.mark.parametrize("outcome", [2, 4, SILENCE])
+def test_back_off_of_a_detail_goes_on_across_losses(world: MakeWorld, outcome: Outcome) -> None:
+    failing = world(details=True)
+    failing.charger.fault(outcome, FIRMWARE)
+    for _ in range(25):
+        failing.play(40)
+        failing.charger.restart(20)
+    assert len(tries(failing, FIRMWARE)) == 5
+    assert failing.snapshot.connections == 25
+
+
+def test_back_off_of_a_detail_starts_over_once_it_was_read(world: MakeWorld) -> None:
+    failing = world(details=True, delay=0.0)
+    for _ in range(2):
+        end = failing.charger.fault(4, PHASE_SWITCH)
+        failing.charger.requests.clear()
+        failing.play(190)
+        assert gaps(failing.charger.times_of(PHASE_SWITCH)) == [60.0, 120.0]
+        end()
+        failing.play(300)
+
+
+@pytest.mark.parametrize("outcome", [4, SILENCE, RESET])
+@pytest.mark.parametrize("skip", range(6))
+def test_failing_details_never_cost_the_reading(
+    world: MakeWorld, skip: int, outcome: Outcome
+) -> None:
+    failing = world(details=True)
+    failing.charger.fault(outcome, *DETAILS[skip:])
+    failing.play(600)
+    assert failing.snapshot.failed == 0
+    assert failing.reading["electrical"]["meter_reading_kwh"] is not None
+    assert failing.reading["details"]["clock" if skip < 5 else "phase_switch"] is None
+    assert failing.charger.thrown_out == 0
+
+
+def test_clock_that_fails_is_no_warning_without_details(world: MakeWorld) -> None:
+    failing = world()
+    failing.charger.fault(4, CLOCK)
+    failing.play(600)
+    assert failing.lines == []
+
+
+def test_old_firmware_is_asked_for_its_details_seldom(world: MakeWorld) -> None:
+    old = world(details=True, old_firmware=True, calendar="stands", delay=0.0)
+    old.play(HOUR)
+    for address in (130, 190, 210, FIRMWARE, PHASE_SWITCH):
+        assert gaps(old.charger.times_of(address)) == [60, 120, 240, 480, 960]
+    assert {*old.reading["details"].values()} == {None}
+    assert len(old.lines_with("WARNING: Cannot read ", "exception 2")) == len(old.lines) == 6
+    assert old.charger.connections == 1
+
+
+# --- What is served ---
+
+
+@pytest.mark.parametrize("applies_late", [False, True])
+def test_nothing_in_a_reading_is_older_than_its_timestamp(
+    world: MakeWorld, applies_late: bool
+) -> None:
+    slow = world(delay=1.3, applies_late=applies_late)
+    for _ in range(20):
+        slow.read()
+        begin, seconds = slow.snapshot.made_at, slow.snapshot.seconds
+        end = slow.polls[-1][1]
+        assert slow.began[-1] - begin in (0, pytest.approx(1.3)), "after a heartbeat"
+        assert seconds == pytest.approx(end - begin)
+        assert stamp(slow) == int(begin + slow.clock.ahead)
+        assert begin <= slow.reading["electrical"]["meter_reading_kwh"] + 0.1 <= end
+        assert begin <= slow.reading["session"]["duration_s"] / 10 + 0.1 <= end
+
+
+def test_settings_in_a_reading_are_what_was_read_back(world: MakeWorld) -> None:
+    held = world({DYNAMIC: 12, FAILSAFE: 9, TIMEOUT: 60}, keeps={FAILSAFE: 8})
+    held.read()
+    settings = {"dynamic_current_a": 12, "failsafe_current_a": 8, "failsafe_timeout_s": 60}
+    assert held.reading["settings"] == settings
+
+
+def test_measured_value_that_is_not_read_any_more_is_null(world: MakeWorld) -> None:
+    failing = world(details=True)
+    failing.play(20)
+    failing.charger.fault(4, 1000, 1502, PHASE_SWITCH, CLOCK)
+    failing.play(10)
+    reading = failing.reading
+    assert reading["states"]["cable"]["code"] is None
+    assert reading["electrical"]["meter_reading_kwh"] is None
+    assert reading["session"]["duration_s"] is None
+    assert (reading["details"]["clock"], reading["details"]["phase_switch"]) == (None, None)
+
+
+# --- What --watch prints of it ---
+
+
+@pytest.mark.parametrize(
+    ("every", "made_at", "expected"),
+    [
+        (10, [0, 5, 10, 15, 20, 25, 30], [0, 10, 20, 30]),
+        (7, [0, 5, 10, 15, 20, 25, 30], [0, 10, 15, 25, 30]),  # due at 7, 14, 21, 28
+        (1, [0, 1, 2, 5, 6], [0, 1, 2, 5, 6]),
+        (10, [3, 12.95, 22.85, 27.85, 33.0], [3, 12.95, 27.85, 33.0]),  # 0.05 s and 0.15 s early
+        (10, [0, 100, 105, 110], [0, 100, 110]),  # after a loss, still counted from the first
+        (10, [0, 104, 109, 111], [0, 104, 111]),
+    ],
+    ids=["multiple", "first after", "each", "early", "after a loss", "due in between"],
+)
+def test_watch_prints_the_first_reading_from_each_n_s_on(
+    monkeypatch: pytest.MonkeyPatch, every: float, made_at: list[float], expected: list[float]
+) -> None:
+    """Each is seen twice, and before each the charger is lost."""
+    printed: list[str] = []
+    monkeypatch.setattr(vestel, "write_stdout", printed.append)
+    newest = []
+    for at in made_at:
+        snapshot = vestel.Snapshot(reading={"made": at}, problem="", made_at=at)
+        newest += [snapshot._replace(reading=None), snapshot, snapshot]
+    vestel.print_readings(iter(newest), "json", every)
+    assert [json.loads(line)["made"] for line in printed] == expected
+
+
+# --- What is kept ---
+
+
+def test_counters_count_readings_failures_and_connections(world: MakeWorld) -> None:
+    polling = world(delay=0.0)
+    counted = []
+
+    def count(seconds: float) -> None:
+        polling.play(seconds)
+        snapshot = polling.snapshot
+        counted.append((snapshot.readings, snapshot.failed, snapshot.connections))
+
+    count(12)  # at 0, 5, 10 s
+    polling.charger.cut()
+    count(10)  # at 15, 20 s
+    polling.charger.cut()
+    polling.charger.away = "refused"
+    count(10)  # lost at 22.5 s by a heartbeat; attempts at 23.5, 25.5, 29.5 s
+    polling.charger.away = ""
+    count(10)  # at 37.5 s
+    assert counted == [(3, 0, 1), (5, 0, 2), (5, 4, 2), (6, 4, 3)]
+
+
+def test_history_has_the_power_of_each_reading_of_the_hour(world: MakeWorld) -> None:
+    polling = world(delay=0.0)
+    polling.play(2 * HOUR)
+    powers = polling.snapshot.powers
+    assert gaps([at for at, _ in powers]) == 719 * [5.0]
+    assert powers[-1][0] == polling.snapshot.made_at
+    assert [watts for _, watts in powers] == [int(at * 10) % 90_000 for at, _ in powers]
+
+
+def test_history_has_none_for_a_power_that_is_not_known(world: MakeWorld) -> None:
+    polling = world()
+    polling.charger.fault(4, 1000, times=1)
+    polling.read()
+    assert polling.snapshot.powers[-1][1] is None
+    polling.charger.restart(60)
+    polling.play(100)
+    powers = [watts for _, watts in polling.snapshot.powers]
+    assert powers.count(None) == 1 + polling.snapshot.failed > 4
+
+
+def test_snapshot_is_replaced_and_never_changed(world: MakeWorld) -> None:
+    polling = world({DYNAMIC: 12})
+    polling.read()
+    first = polling.snapshot
+    kept = vestel.format_json(first.reading), first[1:]
+    polling.charger.set(DYNAMIC, 7)
+    polling.charger.set(1106, 40_000, bank=INPUT)
+    polling.play(60)
+    polling.charger.restart(20)
+    polling.play(60)
+    assert (vestel.format_json(first.reading), first[1:]) == kept
+    assert polling.snapshot is not first
+    with pytest.raises(AttributeError):
+        polling.snapshot.problem = ""
+    assert isinstance(polling.snapshot.warnings, tuple)
+    assert isinstance(polling.snapshot.powers, tuple)
+
+
+def test_fault_of_the_program_ends_it_and_serves_nothing_old(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = world()
+    broken.read()
+    stop: Any = threading.Event()
+    monkeypatch.setattr(broken.poller, "run", lambda: iter([None]))
+    vestel.poll_forever(broken.poller, stop)
+    assert isinstance(broken.snapshot.fatal, vestel.CommandError)
+    assert broken.reading is None
+    assert broken.charger.links == []

@@ -1,0 +1,354 @@
+"""What the words of the registers mean: numbers, states, faults, times, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from conftest import Memory
+from hypothesis import given
+from hypothesis import strategies as st
+from program import Run, fuzzed
+from readings import WHOLE, changed, decode, flat, holding, printable, reading_of, sample_values
+from registers import (
+    DETAILS,
+    FAULTS,
+    HUMAN,
+    HUMAN_DETAILS,
+    INPUT,
+    KEYS,
+    MAXIMUM,
+    READING,
+    REGISTERS,
+    SAMPLES,
+    STATES,
+    Row,
+    image,
+    lost_with,
+    row,
+    span,
+    u32,
+)
+
+import vestel
+
+
+def test_usual_words_give_the_usual_reading() -> None:
+    reading, warnings = decode(image())
+    assert (flat(reading), warnings) == (flat(WHOLE), [])
+    assert json.dumps(reading) == json.dumps(WHOLE)  # order, and 22.0 is not 22
+    core, _ = decode(image(), details=False)
+    assert flat(core) == flat({"timestamp": WHOLE["timestamp"], **READING})
+    assert DETAILS.keys() == reading["details"].keys()
+
+
+# --- Numbers and times --------------------------------------------------------------------------
+
+# fmt: off
+DECODED: dict[int, dict[Any, list[Any]]] = {  # address -> number or words -> values of its keys
+    400: {0: [0, 0.0], 7400: [7400, 7.4], 22080: [22080, 22.08]},
+    404: {0: ["1-phase", 0], 2: ["Unknown", 2], 65534: ["Unknown", 65534]},
+    1008: {0: [0.0], 49: [0.049], 14707: [14.707], 65000: [65.0]},
+    1010: {18: [0.018]},
+    1012: {18: [0.018]},
+    1014: {227: [227]},
+    1016: {0: [0]},
+    1018: {231: [231]},
+    1020: {4: [4, 0.0], 3312: [3312, 3.31], 3316: [3316, 3.32], 10501: [10501, 10.5],
+           (1, 0): [65536, 65.54]},
+    1024: {(1, 1): [65537]},
+    1028: {(0, 3312): [3312]},
+    1032: {(1, 2): [65538]},
+    1036: {21682: [2168.2], (1, 0): [6553.6], (0, 65535): [6553.5],
+           (65535, 65534): [429496729.4]},
+    1100: {0: [0]},
+    1102: {8: [8]},
+    1104: {16: [16]},
+    1106: {63: [63]},
+    1502: {8421: [8421, 8.421], (29, 39757): [1940301, 1940.301], (0, 65535): [65535, 65.535],
+           (65535, 65534): [4294967294, 4294967.294]},
+    1504: {1: ["00:00:01"], 235959: ["23:59:59"]},
+    1508: {(1, 0): [65536], (65535, 65534): [4294967294]},
+    1512: {100: ["00:01:00"], 93005: ["09:30:05"]},
+    2000: {0: [0]},
+    2002: {300: [300], 65534: [65534]},
+    5004: {0: [0], 32: [32]},
+    290: {240229: ["2024-02-29T09:15:30"], 991231: ["2099-12-31T09:15:30"]},
+    294: {0: ["2026-11-20T00:00:00"], 235959: ["2026-11-20T23:59:59"]},
+    405: {0: ["1-phase"], 2: ["Unknown"]},
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("address", "held", "values"),
+    [(address, held, values) for address in DECODED for held, values in DECODED[address].items()],
+    ids=str,
+)
+def test_a_number_is_decoded(address: int, held: Any, values: list[Any]) -> None:
+    keys = [*row(address).keys] or [row(address).part_of]
+    words = holding({address: [*held] if isinstance(held, tuple) else held})
+    found, warnings = decode(words)
+    reading = flat(found)
+    phases = {"electrical.active_phases": reading["electrical.active_phases"]}  # see below
+    assert reading == {**flat(WHOLE), **phases, **dict(zip(keys, values))}
+    assert warnings == []
+
+
+NOT_TIMES = {
+    1504: [240000, 126000, 120060, 2**32 - 2],
+    1512: [240000, 126000, 120060, 2**32 - 2],
+    290: [0, 230229, 261320, 1000101, 2**32 - 2],
+    294: [240000, 106000, 100060, 2**32 - 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "number"),
+    [(address, number) for address, numbers in NOT_TIMES.items() for number in numbers],
+)
+def test_what_is_not_a_time_is_null_with_a_warning(address: int, number: int) -> None:
+    keys = row(address).keys or [row(address).part_of]
+    reading, (warning,) = decode(holding({address: number}))
+    assert flat(reading) == {**flat(WHOLE), **dict.fromkeys(keys)}
+    registers = {1504: "1504-1505", 1512: "1512-1513", 290: "290-295", 294: "290-295"}[address]
+    assert re.search(rf"\binput registers {registers}\b.*\b{number}\b", warning)
+
+
+@pytest.mark.parametrize("address", [1504, 1512])
+def test_a_session_time_of_0_is_null_without_a_word(address: int) -> None:
+    reading, warnings = decode(holding({1512: 93005, address: 0}))
+    (key,) = row(address).keys
+    assert (flat(reading)[key], warnings) == (None, [])
+
+
+def test_a_clock_of_zeros_is_null_without_a_word() -> None:
+    reading, warnings = decode(holding({290: 0, 294: 0}))
+    assert (changed(reading), warnings) == ({"details.clock": None}, [])
+
+
+U32 = st.integers(0, 2**32 - 2)
+
+
+@fuzzed
+@given(number=U32)
+def test_fuzz_two_registers_are_right_to_the_last_digit(number: int) -> None:
+    words = [number // 65536, number % 65536]
+    reading, _ = decode(holding(dict.fromkeys((1006, 1020, 1036, 1502, 1508), words)))
+    found = json.loads(vestel.format_json(reading), parse_float=Decimal)
+    assert found["session"]["energy_wh"] == found["session"]["duration_s"] == number
+    assert found["session"]["energy_kwh"] * 1000 == number
+    assert found["electrical"]["meter_reading_kwh"] * 10 == number
+    assert found["states"]["fault_code"] == number
+    assert found["states"]["faults"] == [FAULTS[bit] for bit in range(32) if number // 2**bit % 2]
+    assert found["electrical"]["power"]["total_w"] == (number if number <= 100_000 else None)
+
+
+@fuzzed
+@given(number=st.integers(0, 65_000))
+def test_fuzz_a_current_keeps_its_milliamperes(number: int) -> None:
+    reading, _ = decode(holding({1008: number}))
+    found = json.loads(vestel.format_json(reading), parse_float=Decimal)
+    assert found["electrical"]["current"]["l1_a"] * 1000 == number
+    shown = f"{number // 1000}.{number % 1000:03} A "
+    assert f"\nCurrent L1 L2 L3:    {shown}" in vestel.format_human(reading)
+
+
+@fuzzed
+@given(watts=st.integers(0, 100_000))
+def test_fuzz_kilowatts_have_two_decimals(watts: int) -> None:
+    reading, _ = decode(holding({400: watts, 1020: watts}))
+    found = json.loads(vestel.format_json(reading), parse_float=Decimal)
+    for kilowatts in (found["identity"]["max_power_kw"], found["electrical"]["power"]["total_kw"]):
+        assert kilowatts * 100 == int(kilowatts * 100)
+        assert abs(kilowatts * 1000 - watts) <= 5
+    shown = f"{watts} W ({kilowatts:.2f} kW)\n"
+    assert vestel.format_human(reading).count(shown) == 2
+
+
+@fuzzed
+@given(number=st.one_of(U32, st.integers(0, 250_000)))
+def test_fuzz_a_time_is_given_where_it_is_one(number: int) -> None:
+    digits = f"{number:06}"
+    hours, minutes, seconds = digits[:-4], digits[-4:-2], digits[-2:]
+    is_time = len(hours) == 2 and hours <= "23" and minutes <= "59" and seconds <= "59"
+    expected = f"{hours}:{minutes}:{seconds}" if number and is_time else None
+    session = decode(holding({1504: number, 1512: number}))[0]["session"]
+    assert (session["start_time"], session["end_time"]) == (expected, expected)
+
+
+# --- States and faults --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "name"),
+    [(address, code, name) for address, names in STATES.items() for code, name in enumerate(names)]
+    + [(1000, 9, "Unknown"), (1001, 2, "Unknown"), (1002, 5, "Unknown"), (1004, 4, "Unknown")]
+    + [(address, 65534, "Unknown") for address in STATES],
+)
+def test_a_state_has_its_code_and_name(address: int, code: int, name: str) -> None:
+    reading, warnings = decode(holding({address: code}))
+    assert flat(reading) == {**flat(WHOLE), **dict(zip(row(address).keys, [code, name]))}
+    label = {1000: "Chargepoint", 1001: "Charging", 1002: "Equipment", 1004: "Cable"}[address]
+    assert f"\n{label + ' State:':20} {name}\n" in vestel.format_human(reading)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_a_fault_bit_has_its_name_in_all_formats(bit: int) -> None:
+    code = 2**bit
+    reading, _ = decode(holding({1006: code}))
+    assert changed(reading) == {"states.fault_code": code, "states.faults": [FAULTS[bit]]}
+    human = vestel.format_human(reading)
+    assert f"\nFault Code:          {code} ({FAULTS[bit]})\n" in human
+    values = sample_values(vestel.format_prometheus(reading))
+    known = {f"vestel_fault/{bit}": 1} if bit < 28 else {}
+    assert values == {**SAMPLES, "vestel_fault_code": code, **known}
+
+
+@pytest.mark.parametrize(
+    ("code", "bits"),
+    [
+        (0x11, [0, 4]),
+        (0x80010002, [1, 16, 31]),
+        (0x0FFFFFFF, [*range(28)]),
+        (0xFFFFFFFE, [*range(1, 32)]),
+    ],
+)
+def test_faults_are_named_from_the_lowest_bit(code: int, bits: list[int]) -> None:
+    reading, warnings = decode(holding({1006: code}))
+    names = [FAULTS[bit] for bit in bits]
+    assert (reading["states"]["faults"], warnings) == (names, [])
+    assert f"{code} ({', '.join(names)})\n" in vestel.format_human(reading)
+    values = sample_values(vestel.format_prometheus(reading))
+    active = [bit for bit in range(28) if values[f"vestel_fault/{bit}"]]
+    assert active == [bit for bit in bits if bit < 28]
+
+
+# --- Active phases ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("milliamperes", "phases"),
+    [
+        ([15234, 15181, 15257], 3),
+        ([14707, 18, 18], 1),
+        ([18, 14707, 18], 1),
+        ([18, 18, 14707], 1),
+        ([6000, 6000, 18], 2),
+        ([0, 0, 0], 0),
+        ([1000, 999, 1001], 2),
+        ([65000, 65000, 65000], 3),
+        ([65001, 15000, 15000], None),
+        ([15000, 65535, 15000], None),
+        ([0, 0, 65535], None),
+    ],
+    ids=str,
+)
+def test_active_phases_carry_an_ampere(milliamperes: list[int], phases: int | None) -> None:
+    reading, _ = decode(holding(dict(zip((1008, 1010, 1012), milliamperes))))
+    active = reading["electrical"]["active_phases"]
+    assert (active, type(active)) == (phases, type(phases))
+    shown = "n/a" if phases is None else f"{phases}"
+    assert f"\nActive Phases:       {shown}\n" in vestel.format_human(reading)
+    sample = sample_values(vestel.format_prometheus(reading)).get("vestel_active_phases")
+    assert sample == phases
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_active_phases_are_not_what_the_charger_says(code: int) -> None:
+    one_phase = {1008: 14707, 1010: 18, 1012: 18}
+    assert decode(holding({404: code}))[0]["electrical"]["active_phases"] == 3
+    assert decode(holding({404: code, **one_phase}))[0]["electrical"]["active_phases"] == 1
+
+
+# --- What no such charger can have --------------------------------------------------------------
+
+
+def by_address(row: Row) -> str:
+    return str(row.address)
+
+
+def test_an_idle_charger_causes_no_warnings() -> None:
+    idle = {1000: 0, 1001: 0, 1004: 0, 1008: 49, 1010: 18, 1012: 18, 1020: 4, 1504: 0}
+    assert decode(holding(idle))[1] == []
+
+
+WITH_MAXIMUM = [row for row in REGISTERS if row.unit in MAXIMUM]
+
+
+@pytest.mark.parametrize("row", WITH_MAXIMUM, ids=by_address)
+def test_above_the_maximum_is_null_with_a_warning(row: Row) -> None:
+    maximum, keys = MAXIMUM[row.unit], lost_with(row)[0]
+    reading, warnings = decode(holding({row.address: maximum}))
+    values = [flat(reading)[key] for key in keys]
+    assert None not in values, f"{span([row])} takes {maximum} {row.unit}"
+    assert warnings == []
+    reading, warnings = decode(holding({row.address: maximum + 1}))
+    assert changed(reading) == dict.fromkeys(keys), f"{span([row])} is in {row.unit}"
+    (warning,) = warnings
+    registers = rf"\b{row.bank} registers? {span([row])}\b"
+    assert re.search(rf"{registers}.*\b{maximum + 1} {row.unit}\b", warning)
+
+
+NUMBERS = [row for row in REGISTERS if row.unit != "text"]
+
+
+@pytest.mark.parametrize("row", NUMBERS, ids=by_address)
+def test_a_number_of_all_ones_is_null_with_a_warning(row: Row) -> None:
+    usual = {1512: 93005}  # the session has ended, else its end time is null anyway
+    words = len(row.words) * [0xFFFF]
+    reading, (warning,) = decode(holding({**usual, row.address: words}))
+    keys, metrics = lost_with(row)
+    expected = {**flat(WHOLE), "session.end_time": "09:30:05", **dict.fromkeys(keys)}
+    assert flat(reading) == expected
+    number = {1: "65535", 2: "4294967295"}[len(row.words)]
+    assert re.search(rf"\b{row.bank} registers? {span([row])}\b.*\b{number}\b", warning)
+    assert not metrics & sample_values(vestel.format_prometheus(reading)).keys()
+
+
+def test_a_text_of_all_ones_is_text() -> None:
+    reading, warnings = decode(holding({100: 25 * [0xFFFF]}))
+    assert (reading["identity"]["serial"], warnings) == ("", [])
+
+
+def test_a_warning_of_an_impossible_value_reaches_stderr(memory: Memory, call: Run) -> None:
+    memory.set(1020, *u32(250_123), bank=INPUT)
+    result = call("--ip=charger", "--details", "--format=json")
+    impossible = {"electrical.power.total_w": None, "electrical.power.total_kw": None}
+    assert changed(reading_of(result.stdout)) == impossible
+    assert re.fullmatch(r"WARNING: .*\binput registers 1020-1021\b.*\n", result.stderr)
+
+
+# --- Any words ----------------------------------------------------------------------------------
+
+ADDRESSES = [address for register in REGISTERS for address in register.addresses]
+
+
+@fuzzed
+@given(
+    held=st.binary(min_size=2 * len(ADDRESSES), max_size=2 * len(ADDRESSES)),
+    mask=st.sampled_from([0xFFFF, 0xFF, 0x1F, 1]),
+    missing=st.sets(st.sampled_from(ADDRESSES), max_size=12),
+    details=st.booleans(),
+)
+def test_fuzz_any_words_can_be_shown_in_every_format(
+    held: bytes, mask: int, missing: set[tuple[str, int]], details: bool
+) -> None:
+    pairs = zip(held[::2], held[1::2])
+    words = {place: (high * 256 + low) & mask for place, (high, low) in zip(ADDRESSES, pairs)}
+    known = {place: word for place, word in words.items() if place not in missing}
+    reading, warnings = decode(known, details)
+    keys = [key for key in KEYS if details or not key.startswith("details.")]
+    assert [*flat(reading)][1:] == keys
+    human, line = vestel.format_human(reading), vestel.format_json(reading)
+    exposition = vestel.format_prometheus(reading)
+    assert json.loads(line) == json.loads(vestel.format_json(reading, 2)) == reading
+    assert line.count("\n") == 1
+    assert human.count("\n") == (HUMAN + HUMAN_DETAILS * details).count("\n")
+    assert {"vestel_up"} <= sample_values(exposition).keys() <= SAMPLES.keys()
+    lines = [part for shown in (human, line, exposition) for part in shown.split("\n")]
+    assert [*map(printable, warnings + lines)] == warnings + lines

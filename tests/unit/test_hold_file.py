@@ -1,0 +1,107 @@
+"""The file of --hold: what number is in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import vestel
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "amps"
+
+
+GOOD = {
+    "digits": (b"12", 12),
+    "line end": (b"12\n", 12),
+    "CRLF": (b"12\r\n", 12),
+    "blanks": (b" \t\n 12 \n\n", 12),
+    "zero": (b"0\n", 0),
+    "leading zeros": (b"006\n", 6),
+    "as much as the register holds": (b"65535", 65535),
+    "many blanks": (b"12" + b" " * 900, 12),
+    "empty": (b"", None),
+    "a blank": (b" ", None),
+    "line ends": (b"\r\n\n", None),
+}
+
+
+@pytest.mark.parametrize(("content", "number"), GOOD.values(), ids=[*GOOD])
+def test_the_file_holds_a_number_or_is_blank(file: Path, content: bytes, number: int) -> None:
+    file.write_bytes(content)
+    assert vestel.read_hold_file(str(file)) == number
+
+
+BAD = {
+    "a word": b"off\n",
+    "with a unit": b"12 A\n",
+    "two numbers": b"12 13",
+    "two lines": b"12\n13\n",
+    "negative": b"-6",
+    "signed": b"+6",
+    "a fraction": b"12.0",
+    "a comma": b"12,0",
+    "hexadecimal": b"0x10",
+    "an underscore": b"1_2",
+    "Arabic digits": "١٢".encode(),
+    "a superscript": "²".encode(),
+    "six digits": b"100000",
+    "a BOM": b"\xef\xbb\xbf12",
+    "UTF-16": "12".encode("utf-16"),
+    "zeros": bytes(10),
+    "binary": bytes(range(256)),
+    "10 MB of digits": b"1" * 10_000_000,
+    "10 MB of blanks": b"12" + b" " * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=[*BAD])
+def test_what_is_not_a_whole_number_is_an_error(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(vestel.CommandError, match=r"is not a whole number of amperes$") as caught:
+        vestel.read_hold_file(str(file))
+    assert len(str(caught.value)) < 200 + len(str(file))
+    assert str(caught.value).isprintable()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_links_are_followed(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "link").symlink_to("amps")
+    file.write_text("10")
+    assert vestel.read_hold_file(str(tmp_path / "link")) == 10
+
+
+def test_a_missing_file_is_an_error(file: Path) -> None:
+    with pytest.raises(vestel.CommandError, match="No such file or directory"):
+        vestel.read_hold_file(str(file))
+
+
+@pytest.mark.needs_os
+@pytest.mark.parametrize("kind", ["directory", "pipe", "device"])
+def test_what_is_no_regular_file_is_an_error_at_once(file: Path, kind: str) -> None:
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)  # nobody writes into it
+    path = "/dev/zero" if kind == "device" else str(file)
+    before = open_files()
+    for _ in range(3):
+        with pytest.raises(vestel.CommandError, match=r"(?i)regular file|is a directory"):
+            vestel.read_hold_file(path)
+    assert open_files() == before
+
+
+@pytest.mark.needs_os
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_an_error(file: Path) -> None:
+    file.write_text("10")
+    file.chmod(0)
+    with pytest.raises(vestel.CommandError, match="Permission denied"):
+        vestel.read_hold_file(str(file))

@@ -1,0 +1,206 @@
+"""Reports of owners, played back: each recorded request gets its recorded reply.
+
+A recording is what `vestel.py --details -v > report.txt 2>&1` has written, as recordings/NAME.txt;
+recordings/NAME.json beside it is the reading that it must give, without its time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import deque
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from charger import CLOSE, SILENCE, Frames, Piece, SimulatedCharger
+from door import exception, held_back, listening
+from faults import null_keys
+from program import ROOT, Run
+from readings import flat
+from registers import INPUT, packed, range_of, text
+
+pytestmark = pytest.mark.every_version
+
+RECORDINGS = ROOT / "tests" / "recordings"
+PATHS = sorted(RECORDINGS.glob("*.txt"))
+HEX = r"((?: [0-9a-f]{2})+)"
+TIME = r"(?m)^\d\d:\d\d:\d\d\.\d{3} "  # at the beginning of a line, since 1.2.0
+
+
+class Recording:
+    """The requests of a report, and the replies that the charger gave to each, in this order."""
+
+    def __init__(self, report: str) -> None:
+        # By what is behind the first 6 bytes of a request: a copy of it may have got no reply.
+        self._replies: dict[bytes, deque[bytes]] = {}
+        self._words: dict[tuple[bytes, int], bytes] = {}  # (unit and function, address) -> newest
+        for sent, rest in re.findall(rf": request{HEX}\n((?:.*: reply .*\n)*)", report):
+            frame = bytes.fromhex(sent)
+            replies = [bytes.fromhex(came) for came in re.findall(rf": reply{HEX}", rest)]
+            # One of another transaction came late, and was dropped.
+            replies = [reply[6:] for reply in replies if reply[:2] == frame[:2]]
+            self._note(frame[6:], replies[0] if replies else b"")
+        assert self._replies, "no request is in this report"
+        self.unit = next(iter(self._replies))[0]
+        # Where register numbers count from 1, 100 is asked for as 99.
+        self.base = int(any(request[1:4] == b"\4\0\x63" for request in self._replies))
+
+    def _note(self, request: bytes, reply: bytes) -> None:
+        self._replies.setdefault(request, deque()).append(reply)
+        if reply[:2] == request[:2]:
+            first, data = int.from_bytes(request[2:4], "big"), reply[3:]
+            words = [data[n : n + 2] for n in range(0, len(data), 2)]
+            self._words.update(((request[:2], first + n), word) for n, word in enumerate(words))
+
+    def play(self, request: bytes, _: bytes) -> list[Piece]:
+        """Return the recorded reply, with the head of this request; where there was none, an end."""
+        recorded = self._replies.get(request[6:])
+        if not recorded:
+            return self._of_words(request)
+        reply = recorded.popleft() if len(recorded) > 1 else recorded[0]
+        return [(0, _frame(request, reply))] if reply else [(0, CLOSE)]
+
+    def _of_words(self, request: bytes) -> list[Piece]:
+        """Return a reply to what was never asked like this: the known words, else exception 2.
+
+        So a recording stays good where the program asks for another range, or for a register
+        that it did not know when the recording was made.
+        """
+        first, count = (int.from_bytes(request[n : n + 2], "big") for n in (8, 10))
+        words = [self._words.get((request[6:8], first + n), b"") for n in range(count)]
+        if b"" in words:
+            return [(0, exception(request, 2))]
+        return [(0, _frame(request, request[6:8] + bytes([2 * count]) + b"".join(words)))]
+
+
+def _frame(request: bytes, reply: bytes) -> bytes:
+    return request[:4] + len(reply).to_bytes(2, "big") + reply
+
+
+def played_back(call: Run, report: str) -> dict[str, Any]:
+    """Return the reading that a report gives, flat and without its time."""
+    recording = Recording(report)
+    with listening() as charger:
+        charger.fault(Frames(recording.play))
+        options = f"--unit={recording.unit}", f"--base={recording.base}", "--timeout=20"
+        result = call("--details", "--format=json", *options, charger=charger)
+    assert result.returncode == 0, result.stderr
+    reading = json.loads(result.stdout)
+    del reading["timestamp"]
+    return flat(reading)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_recording_gives_the_reading_beside_it(call: Run, path: Path) -> None:
+    report = path.read_text(encoding="utf-8")
+    without_times = re.sub(TIME, "", report)
+    with_times = re.sub("(?m)^(?=.*: (connected|request|reply))", "08:15:30.123 ", without_times)
+    must = flat(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    for each in (report, without_times, with_times):
+        reading = played_back(call, each)
+        # What has become part of a reading since was not asked for then, and is null.
+        since = dict.fromkeys(reading.keys() - must.keys())
+        assert reading == {**must, **since}
+
+
+def test_there_are_recordings_with_and_without_times() -> None:
+    names = [{path.stem for path in RECORDINGS.glob(f"*.{suffix}")} for suffix in ("txt", "json")]
+    assert names[0] == names[1]
+    reports = [path.read_text(encoding="utf-8") for path in PATHS]
+    assert {bool(re.search(TIME, report)) for report in reports} == {True, False}
+
+
+# --- A report that is made here -----------------------------------------------------------------
+
+
+def report_of(run: Run, charger: SimulatedCharger, *options: str) -> str:
+    """Return what the README asks owners for."""
+    result = run("--details", "-v", *options, charger=charger, stderr=subprocess.STDOUT)
+    return str(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "attributes"),
+    [
+        ([], {}),
+        (["--unit=255"], {"old_firmware": True, "refuses_gaps": True}),
+        (["--base=1", "--unit=0"], {"base": 1, "refuses_gaps": True}),
+    ],
+    ids=["usual", "gaps, and no details", "base 1 with gaps"],
+)
+def test_a_report_gives_the_reading_that_was_made(
+    run: Run, call: Run, options: list[str], attributes: dict[str, Any]
+) -> None:
+    with listening(**attributes) as charger:
+        charger.set(100, *packed("VEST1234567890", 25), bank=INPUT)
+        reading = json.loads(call("--details", "--format=json", *options, charger=charger).stdout)
+        report = report_of(run, charger, *options)
+    del reading["timestamp"]
+    assert played_back(call, report) == flat(reading)
+
+
+def test_a_report_with_faults_gives_the_reading_that_was_made(
+    run: Run, call: Run, charger: SimulatedCharger
+) -> None:
+    charger.fault("reset", 100, times=1)
+    charger.fault(held_back(1), 1000, times=2)
+    charger.fault("close", 1100)
+    charger.fault(6, 1502, times=1)
+    charger.fault(SILENCE, 130, times=1)
+    charger.fault("short", 190)
+    report = report_of(run, charger, "--timeout=0.5")
+    again = played_back(call, report)
+    missing = null_keys("it", range_of(1100)) | null_keys("it", range_of(190))
+    nulls = {key for key, value in again.items() if value is None}
+    assert nulls == {*missing, "session.end_time"}
+
+
+def test_a_recording_stays_good_where_the_ranges_change() -> None:
+    recording = Recording((RECORDINGS / "simulated.txt").read_text(encoding="utf-8"))
+    head = b"\0\x09\0\0\0\6\1"
+    ask = {
+        # A part of a range: 1102-1104; more than was asked for: 1100-1108; holding 1100.
+        b"\4\x04\x4e\0\3": b"\0\x09\0\0\0\x09\1\4\6\0\6\0\0\0\x20",
+        b"\4\x04\x4c\0\x09": b"\0\x09\0\0\0\3\1\x84\2",
+        b"\3\x04\x4c\0\1": b"\0\x09\0\0\0\3\1\x83\2",
+    }
+    for request, reply in ask.items():
+        assert recording.play(head + request, b"") == [(0, reply)]
+
+
+# --- Without what names the charger -------------------------------------------------------------
+
+
+def blanked(report: str, directory: Path) -> str:
+    """Return a report after the README's line that blanks it."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if re.match("python3 -c .*report.txt", line.strip())]
+    path = directory / "report.txt"
+    path.write_text(report, encoding="utf-8")
+    subprocess.run(["sh", "-c", line.strip()], cwd=directory, check=True)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("hold", [text, packed], ids=["a character a register", "two"])
+@pytest.mark.parametrize("base", [0, 1])
+def test_the_line_of_the_readme_blanks_what_names_the_box(
+    run: Run, call: Run, tmp_path: Path, base: int, hold: Callable[[str, int], list[int]]
+) -> None:
+    with listening(base=base) as charger:
+        charger.set(100, *hold("VEST1234567890", 25), bank=INPUT)
+        charger.set(130, *hold("CP-GARAGE-01", 50), bank=INPUT)
+        charger.fault("close", 130, times=1)
+        report = report_of(run, charger, f"--base={base}")
+    without = blanked(report, tmp_path)
+    lines = zip(report.splitlines(), without.splitlines())
+    changed = [(old, new) for old, new in lines if old != new]
+    assert len(changed) == 4  # two replies, and two lines of the reading
+    assert all(len(old) == len(new) for old, new in changed)
+    assert len(without) == len(report)
+    assert not re.search("VEST1|GARAGE", without)
+    replies = b"".join(map(bytes.fromhex, re.findall(rf"reply{HEX}", without)))
+    assert not re.search(rb"V\0?E\0?S\0?T\0?1|G\0?A\0?R\0?A\0?G\0?E", replies)
+    named = {"identity.serial": "X" * 14, "details.chargepoint_id": "X" * 12}
+    assert played_back(call, without) == {**played_back(call, report), **named}
