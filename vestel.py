@@ -40,7 +40,7 @@ import threading
 import time
 from argparse import ArgumentTypeError
 from collections import deque
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta, timezone
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     Values = Sequence["Value"]
     Words = dict[tuple[str, int], int]  # (bank, address) -> 16 bits
     Reading = dict[str, Any]  # as JSON prints it
+    Sections = dict[str, list["Row"]]  # what people see: title -> rows
     Powers = Sequence[tuple[float, int | None]]  # when (monotonic), and W
     Trace = Callable[[str], None]
     Wanted = Sequence[tuple["Value", int]]
@@ -75,59 +76,48 @@ VERSION = "1.2.0"
 INPUT, HOLDING = "input", "holding"
 
 PHASES = ["1-phase", "3-phase"]
+# fmt: off
 CHARGEPOINT_STATES = [
-    "Available",
-    "Preparing",
-    "Charging",
-    "SuspendedEVSE",
-    "SuspendedEV",
-    "Finishing",
-    "Reserved",
-    "Unavailable",
-    "Faulted",
+    "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing",
+    "Reserved", "Unavailable", "Faulted"
 ]
 CHARGING_STATES = ["NotCharging", "Charging"]
 EQUIPMENT_STATES = ["Initializing", "Running", "Fault", "Disabled", "Updating"]
 CABLE_STATES = [
-    "CableNotConnected",
-    "CableConnected_NoVehicle",
-    "CableConnected_Vehicle",
-    "CableConnected_VehicleLocked",
+    "CableNotConnected", "CableConnected_NoVehicle", "CableConnected_Vehicle",
+    "CableConnected_VehicleLocked"
 ]
-FAULTS = [  # by bit
-    "Contactors Welded Error",
-    "Contactors Response Error",
-    "Interlock Lock Error",
-    "Interlock Unlock Error",
-    "PP Error",
-    "CP Diode Error",
-    "CP Short Error",
-    "Overvoltage Phase 1",
-    "Overvoltage Phase 2",
-    "Overvoltage Phase 3",
-    "Undervoltage Phase 1",
-    "Undervoltage Phase 2",
-    "Undervoltage Phase 3",
-    "Overcurrent Phase 1",
-    "Overcurrent Phase 2",
-    "Overcurrent Phase 3",
-    "Residual Current Error",
-    "Protective Earth Error",
-    "RFID Error",
-    "Interlock Permanent Error",
-    "OCP Permanent Error",
-    "Load Balance Module 1 Error",
-    "Load Balance Module 2 Error",
-    "Load Balance Module 3 Error",
-    "HMI External RFID Reader Error",
-    "HMI External MID Communication Error",
-    "RCD Device Error",
-    "Installation Error",
-]
-
-
-def _tenth(number: int) -> float:
-    return number / 10
+# fmt: on
+FAULTS = """\
+Contactors Welded Error
+Contactors Response Error
+Interlock Lock Error
+Interlock Unlock Error
+PP Error
+CP Diode Error
+CP Short Error
+Overvoltage Phase 1
+Overvoltage Phase 2
+Overvoltage Phase 3
+Undervoltage Phase 1
+Undervoltage Phase 2
+Undervoltage Phase 3
+Overcurrent Phase 1
+Overcurrent Phase 2
+Overcurrent Phase 3
+Residual Current Error
+Protective Earth Error
+RFID Error
+Interlock Permanent Error
+OCP Permanent Error
+Load Balance Module 1 Error
+Load Balance Module 2 Error
+Load Balance Module 3 Error
+HMI External RFID Reader Error
+HMI External MID Communication Error
+RCD Device Error
+Installation Error
+""".splitlines()  # by bit
 
 
 def _thousandth(number: int) -> float:
@@ -153,10 +143,8 @@ def _active_phases(milliamperes: Sequence[int]) -> int:
 
 def _time_of_day(hhmmss: int) -> str | None:
     """Return the ISO time; None for 0, which stands for none (spec), and for no time of day."""
-    hours, minutes, seconds = hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100
-    if not hhmmss or hours > 23 or minutes > 59 or seconds > 59:
-        return None
-    return f"{hours:02}:{minutes:02}:{seconds:02}"
+    moment = _date_and_time([101, hhmmss]) if hhmmss else None  # on any day
+    return moment[11:] if moment else None
 
 
 def _date_and_time(numbers: Sequence[int]) -> str | None:
@@ -170,20 +158,16 @@ def _date_and_time(numbers: Sequence[int]) -> str | None:
     return moment.isoformat() if moment.year < 2100 else None
 
 
-def _hours(seconds: int) -> str:
+def _h_mm_ss(seconds: int) -> str:
     return str(timedelta(seconds=seconds))
 
 
 def _duration(seconds: int) -> str:
-    return f"{seconds} s ({_hours(seconds)})"
+    return f"{seconds} s ({_h_mm_ss(seconds)})"
 
 
 def _with_names(code: Any, names: Sequence[str]) -> str:
     return f"{code} ({', '.join(names)})" if names else str(code)
-
-
-def _help_for(names: Sequence[str]) -> str:
-    return "State: " + ", ".join(f"{code} {name}" for code, name in enumerate(names)) + "."
 
 
 class Value(NamedTuple):
@@ -217,6 +201,15 @@ class Value(NamedTuple):
         return held[0] if self.words == 1 else held[0] << 16 | held[1]
 
 
+def _state(label: str, address: int, name: str, names: Sequence[str]) -> Value:
+    """Return a state; `name` is part of its keys and of its metric, `names` are by code."""
+    keys: dict[str, Conversion] = {f"states.{name}.code": int}
+    keys[f"states.{name}.name"] = _name_from(names)
+    codes = ", ".join(f"{code} {text}" for code, text in enumerate(names))
+    metric = f"vestel_{name}_state"
+    return Value(label, address, 1, "code", keys, "{1}".format, metric, f"State: {codes}.")
+
+
 def _for_each_phase(step: int, value: Value) -> list[Value]:
     """Return a value for each phase, whose number takes the place of {}; `step` registers apart."""
     values = []
@@ -240,19 +233,10 @@ CORE = [
     Value("Phases", 404, 1, "code",
           {"identity.phases": _name_from(PHASES), "identity.phases_raw": int},
           "{0}".format, "vestel_phases", "Number of phases, 1 or 3."),
-    Value("Chargepoint State", 1000, 1, "code",
-          {"states.chargepoint.code": int,
-           "states.chargepoint.name": _name_from(CHARGEPOINT_STATES)},
-          "{1}".format, "vestel_chargepoint_state", _help_for(CHARGEPOINT_STATES)),
-    Value("Charging State", 1001, 1, "code",
-          {"states.charging.code": int, "states.charging.name": _name_from(CHARGING_STATES)},
-          "{1}".format, "vestel_charging_state", _help_for(CHARGING_STATES)),
-    Value("Equipment State", 1002, 1, "code",
-          {"states.equipment.code": int, "states.equipment.name": _name_from(EQUIPMENT_STATES)},
-          "{1}".format, "vestel_equipment_state", _help_for(EQUIPMENT_STATES)),
-    Value("Cable State", 1004, 1, "code",
-          {"states.cable.code": int, "states.cable.name": _name_from(CABLE_STATES)},
-          "{1}".format, "vestel_cable_state", _help_for(CABLE_STATES)),
+    _state("Chargepoint State", 1000, "chargepoint", CHARGEPOINT_STATES),
+    _state("Charging State", 1001, "charging", CHARGING_STATES),
+    _state("Equipment State", 1002, "equipment", EQUIPMENT_STATES),
+    _state("Cable State", 1004, "cable", CABLE_STATES),
     Value("Fault Code", 1006, 2, "bits",
           {"states.fault_code": int, "states.faults": _fault_names},
           _with_names, "vestel_fault_code", "Active faults as a bit field."),
@@ -267,7 +251,7 @@ CORE = [
           {"electrical.power.total_w": int, "electrical.power.total_kw": _kilo},
           _power, "vestel_total_power_watts", "Active power in watts."),
     Value("Meter Reading", 1036, 2, "0.1 kWh",
-          {"electrical.meter_reading_kwh": _tenth},
+          {"electrical.meter_reading_kwh": lambda number: number / 10},
           "{:.1f} kWh".format, "vestel_meter_reading_kwh", "Energy meter in kilowatt hours."),
     Value("Active Phases", 0, 0, "", {"electrical.active_phases": _active_phases},
           str, "vestel_active_phases", "Number of phases that carry 1 A or more.",
@@ -339,6 +323,7 @@ def _ranges(values: Iterable[Value]) -> list[list[Value]]:
 DETAIL_REGISTERS = [value for value in DETAILS if value.words]
 CORE_RANGES = _ranges(value for value in CORE if value.words)
 DETAIL_RANGES = _ranges(DETAIL_REGISTERS)
+ALL_RANGES = CORE_RANGES + DETAIL_RANGES
 LIMITS_RANGE = next(values for values in CORE_RANGES if EVSE_MAXIMUM in values)
 
 
@@ -385,7 +370,7 @@ class CommandError(Exception):
 
 
 class ChargerError(CommandError):
-    """The charger did not do as asked.
+    """Something that was asked of the charger was not done.
 
     `hint` is what the user may try; `setup_hint` is what may also be wrong as long as nothing
     has ever been read.
@@ -407,7 +392,7 @@ class Refused(ChargerError):
 
 
 class NoReply(ChargerError):
-    """A request got no usable reply. The connection is finished."""
+    """A request got no usable reply. But for Silence, the connection is finished."""
 
 
 class Silence(NoReply):
@@ -519,7 +504,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="vestel.py",
         description="Read and control a Vestel EVC04 charger over Modbus TCP.",
         epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
-        "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM",
+        "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM (0 with --watch and --listen)",
         allow_abbrev=False,
         # A fixed width: argparse would ask for the terminal's at each option, which takes 3 ms.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
@@ -769,20 +754,22 @@ def _is_timeout(error: Exception) -> bool:
 
 def _check_reply(request: bytes, reply: bytes) -> None:
     """Raise NoReply where that is not a reply to this request."""
-    is_exception, is_write = reply[7] & 0x80, request[7] == 6
-    data_size = 2 * int.from_bytes(request[10:12], "big")  # of the registers that are read
-    size = 9 if is_exception else 12 if is_write else 9 + data_size
     if reply[6] != request[6]:
         raise NoReply(f"a reply of unit {reply[6]}", setup_hint=f"try --unit {reply[6]}")
     if reply[7] & 0x7F != request[7]:
         raise NoReply("a reply to another request")
-    has_other_count = size == 9 + data_size and reply[8] != data_size
-    if len(reply) != size or (has_other_count and not is_exception):
+    is_exception, is_write = reply[7] & 0x80, request[7] == 6
+    if is_exception or is_write:
+        is_whole = len(reply) == (9 if is_exception else 12)
+    else:
+        data_size = 2 * int.from_bytes(request[10:12], "big")  # two bytes a register
+        is_whole = len(reply) == 9 + data_size and reply[8] == data_size
+    if not is_whole:
         raise NoReply("a reply of the wrong length")
 
 
 def modbus(target: Target, trace: Trace) -> Connect:
-    """Return a function that connects to the charger. Nothing else in this file knows pymodbus.
+    """Return what connects to the charger when called. Nothing else in this file knows pymodbus.
 
     Raises CommandError where this Python cannot load pymodbus 3.
     """
@@ -893,13 +880,13 @@ class Charger:
         give_up = time.monotonic() + self._timeout_s
         while True:
             try:
-                return self._twice(self._send, request)
+                return self._with_retry(self._send, request)
             except Refused as error:
                 if error.code not in (ACKNOWLEDGE, BUSY) or time.monotonic() >= give_up:
                     raise
             time.sleep(self.pause_s)
 
-    def _twice(self, send: Callable[[Request], Any], request: Request) -> Any:
+    def _with_retry(self, send: Callable[[Request], Any], request: Request) -> Any:
         """Send a request, and once more where it gets no usable reply."""
         try:
             return send(request)
@@ -933,6 +920,14 @@ def _write_word(connection: Connection, address: int, number: int) -> None:
 
 
 # --- The register image ---------------------------------------------------------------------
+
+
+class Finding(NamedTuple):
+    """Something to warn of. What the firmware lacks will not change: it does not last."""
+
+    cause: str
+    warning: str  # empty where there is none
+    lasts: bool = True
 
 
 class Image:
@@ -1008,11 +1003,8 @@ class Image:
         setup_hint = "" if self.words else error.setup_hint
         return "; ".join(filter(None, [str(error), error.hint, setup_hint]))
 
-    def unread(self, ranges: Iterable[Values]) -> Iterator[tuple[str, str, bool]]:
-        """Yield each range that could not be read: its name, a warning, and if it is unsupported.
-
-        A range of which only some values could not be read is one of these, too.
-        """
+    def unread(self, ranges: Iterable[Values]) -> Iterator[Finding]:
+        """Yield a warning for each range of which values could not be read."""
         for values in ranges:
             failed = [value for value in values if value.label in self.errors]
             errors = [self.errors[value.label] for value in failed]
@@ -1021,8 +1013,8 @@ class Image:
                 addresses = ", ".join(_addresses([value]) for value in failed)
                 part = f"{addresses} of " if len(failed) < len(values) else ""
                 reasons = "; ".join(dict.fromkeys(map(str, errors)))
-                warning = f"Cannot read {part}{name}: {reasons}"
-                yield name, warning, all(map(_is_unsupported, errors))
+                is_unsupported = all(map(_is_unsupported, errors))
+                yield Finding(name, f"Cannot read {part}{name}: {reasons}", not is_unsupported)
 
 
 # --- Setting values -------------------------------------------------------------------------
@@ -1095,7 +1087,8 @@ def set_value(image: Image, value: Value, number: int) -> str:
     except Refused as error:
         outcome = f"was refused: {error}"
     except ChargerError as error:
-        outcome, has_reply = f"was sent: {error}", False
+        sent = "was sent" if isinstance(error, NoReply) else "may not have been sent"
+        outcome, has_reply = f"{sent}: {error}", False
     give_up = time.monotonic() + READ_BACK_S
     with suppress(Unreachable):  # the image keeps the reason
         image.read([[value]])
@@ -1129,7 +1122,7 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
     """Set values, log what came of each, and return whether all are confirmed.
 
     All are checked before the first is written. After that each stands for itself, as long as
-    the charger answers. Raises CommandError where nothing was written.
+    the charger answers. Raises CommandError where nothing was tried.
     """
     try:
         image.read([LIMITS_RANGE])
@@ -1141,29 +1134,30 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
     except ChargerError as error:
         last, _ = wanted[-1]
         why = f"{image.explain(error)}; nothing was written"
-        raise CommandError(f"failed writing {_noun(last)}: {why}", 3)
+        raise CommandError(f"failed writing {_kind(last)}: {why}", 3)
     if limits.warning and any(value.unit == "A" for value, _ in wanted):
         log(f"WARNING: {limits.warning}")
     is_confirmed, is_reachable = True, True
-    with log.waiting():
-        for value, number in wanted:
-            label = value.label.lower()
-            try:
-                if not is_reachable:
-                    raise ChargerError(f"{label}: not written: the charger does not answer")
-                if value.label in image.errors:
-                    why = image.explain(image.errors[value.label])
-                    raise ChargerError(f"Cannot read {_describe([value])}: {why}; not written")
-                log(set_value(image, value, number))
-            except ChargerError as error:
-                log(f"ERROR: failed writing {_noun(value)}: {error}")
-                is_confirmed = False
-                is_reachable = is_reachable and not isinstance(error, Unreachable)
-            image.charger.unconfirmed = ""
+    log.waits = True  # output that nobody takes must not stand between two writes
+    for value, number in wanted:
+        try:
+            if not is_reachable:
+                raise ChargerError(f"{value.label.lower()}: not written: no answer any more")
+            if value.label in image.errors:
+                why = image.explain(image.errors[value.label])
+                raise ChargerError(f"Cannot read {_describe([value])}: {why}; not written")
+            log(set_value(image, value, number))
+        except ChargerError as error:
+            log(f"ERROR: failed writing {_kind(value)}: {error}")
+            is_confirmed = False
+            is_reachable = is_reachable and not isinstance(error, Unreachable)
+        image.charger.unconfirmed = ""
+    log.waits = False
+    log.flush()
     return is_confirmed
 
 
-def _noun(value: Value) -> str:
+def _kind(value: Value) -> str:
     return "current" if value.unit == "A" else "timeout"
 
 
@@ -1313,7 +1307,7 @@ def _escaped(text: str) -> str:
 
 # --- Formats: for people --------------------------------------------------------------------
 
-STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}
+ROW_STYLES = {"Charging": "good", "Faulted": "bad", "Fault": "bad"}
 ANSI = {"good": "\x1b[32m", "bad": "\x1b[1;31m", "bold": "\x1b[1m"}
 SECTIONS = {  # of the reading, and what people see above their rows
     "identity": "Identity",
@@ -1327,7 +1321,7 @@ SECTIONS = {  # of the reading, and what people see above their rows
 SUMMARY = [  # label, key of the reading, and how people see it
     ("Power", "electrical.power.total_kw", "{:.2f} kW".format),
     ("Session Energy", "session.energy_kwh", "{:.3f} kWh".format),
-    ("Session Duration", "session.duration_s", _hours),
+    ("Session Duration", "session.duration_s", _h_mm_ss),
     ("Dynamic Current", "settings.dynamic_current_a", _amperes),
 ]
 
@@ -1350,10 +1344,10 @@ class Row(NamedTuple):
         return "".join(f"{cell:10}" for cell in self.cells).rstrip()
 
 
-def sections(reading: Reading) -> dict[str, list[Row]]:
+def sections(reading: Reading) -> Sections:
     """Return what people see of a reading: title -> rows."""
     flat = _flat(reading)
-    shown: dict[str, list[Row]] = {title: [] for title in SECTIONS.values()}
+    shown: Sections = {title: [] for title in SECTIONS.values()}
     for value in VALUES.values():
         keys = [key for key in value.keys if key in flat]
         if not keys:
@@ -1365,7 +1359,7 @@ def sections(reading: Reading) -> dict[str, list[Row]]:
             rows[-1].cells.append(cell)
         else:
             is_faulted = value.label == "Fault Code" and flat["states.faults"]
-            style = "bad" if is_faulted else STYLES.get(cell, "")
+            style = "bad" if is_faulted else ROW_STYLES.get(cell, "")
             rows.append(Row(value.label.partition(" L1")[0], [cell], style))
     return {title: rows for title, rows in shown.items() if rows}
 
@@ -1375,7 +1369,7 @@ def summary(reading: Reading) -> list[Row]:
     flat = _flat(reading)
     state, faults = flat["states.chargepoint.name"] or "n/a", flat["states.faults"] or []
     more = [f"and {len(faults) - 2} more"] if len(faults) > 2 else []
-    style = "bad" if faults else STYLES.get(state, "")
+    style = "bad" if faults else ROW_STYLES.get(state, "")
     rows = [Row("State", [_with_names(state, faults[:2] + more)], style)]
     for label, key, show in SUMMARY:
         rows.append(Row(label, ["n/a" if flat[key] is None else show(flat[key])]))
@@ -1447,11 +1441,14 @@ def _take_back(file: Any, written: int) -> None:
             os.lseek(file.fileno(), end - written, os.SEEK_SET)
 
 
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def write_stderr(line: str) -> None:
     """Write a line to stderr, if there is one, without anything that could steer a terminal."""
-    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     with suppress(OSError, AttributeError, ValueError):  # closed, or none at all
-        sys.stderr.write(printable + "\n")
+        sys.stderr.write(_printable(line) + "\n")
         sys.stderr.flush()
 
 
@@ -1486,13 +1483,13 @@ class Log:
         self.write = write_stderr
         self.has_news = threading.Event()  # for a thread that flushes
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self._is_verbose, self._waits = is_verbose, waits
+        self._is_verbose, self.waits = is_verbose, waits
 
     def __call__(self, line: str) -> None:
         """Take a line."""
         self._lines.append(line)
         self.has_news.set()
-        if not self._waits:
+        if not self.waits:
             self.flush()
 
     def trace(self, line: str) -> None:
@@ -1507,16 +1504,6 @@ class Log:
             self.write(line)
             if self._lines and self._lines[0] is line:  # a full queue drops its oldest line
                 self._lines.popleft()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Only collect lines meanwhile, and write them at the end."""
-        self._waits = True
-        try:
-            yield
-        finally:
-            self._waits = False
-        self.flush()
 
 
 # --- Staying connected: heartbeat -----------------------------------------------------------
@@ -1535,13 +1522,13 @@ class ConnectedCharger(Charger):
 
     heartbeat_due = -math.inf  # monotonic, as all times here
     heartbeat_error: Refused | None = None  # of the last one
-    _was_accepted = False  # ever
+    _heartbeat_worked = False  # ever
     _sent_at = _opened_at = -math.inf
 
     @property
     def lacks_heartbeat(self) -> bool:
         """Whether the firmware does not support the heartbeat, as far as it has shown."""
-        return not self._was_accepted and _is_unsupported(self.heartbeat_error)
+        return not self._heartbeat_worked and _is_unsupported(self.heartbeat_error)
 
     def close(self) -> None:
         """Close the connection.
@@ -1561,8 +1548,8 @@ class ConnectedCharger(Charger):
         if time.monotonic() < self.heartbeat_due:
             return
         try:
-            self._twice(super()._send, self._write_heartbeat)
-            self.heartbeat_error, self._was_accepted = None, True
+            self._with_retry(super()._send, self._write_heartbeat)
+            self.heartbeat_error, self._heartbeat_worked = None, True
         except Refused as error:
             self.heartbeat_error = error
         except NoReply as error:
@@ -1587,7 +1574,7 @@ class ConnectedCharger(Charger):
 # --- Staying connected: the poller ----------------------------------------------------------
 
 POLLING_INTERVAL_S = 5.0
-MAX_WAIT_S = 60.0  # between two attempts at what has failed
+MAX_RETRY_WAIT_S = 60.0  # between two attempts at what has failed
 HISTORY_S = 3600  # of powers are kept
 LOSS = "loss"  # the cause of the warning that the charger is lost
 
@@ -1607,32 +1594,33 @@ class Snapshot(NamedTuple):
     fatal: CommandError | None = None  # what ends the program
 
 
-class LastingWarnings:
-    """The warnings that last, by cause. Each is logged once, and again when it is over."""
+class Warnings:
+    """The warnings that last, by cause: each is logged once, and again when it is over."""
 
     def __init__(self, log: Log) -> None:
-        self.texts: dict[str, str] = {}
+        self.lasting: dict[str, str] = {}
         self._log = log
-        self._logged: set[str] = set()
+        self._logged: set[str] = set()  # those that do not last
 
-    def update(self, texts: Mapping[str, str], unsupported: Iterable[str]) -> None:
-        """Take the warnings of now, or "". Another text for the same cause is not logged.
+    def set(self, cause: str, warning: str) -> None:
+        """Take the warning of a cause; "" where it is over. Another text is not logged."""
+        if warning and cause not in self.lasting:
+            self._log(f"WARNING: {warning}")
+        if warning:
+            self.lasting[cause] = warning
+        elif cause in self.lasting:
+            over = self.lasting.pop(cause)
+            self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else over}")
 
-        `unsupported` are warnings that do not last: each is logged once since the start.
-        """
-        for cause in [*self.texts]:
-            if not texts.get(cause):
-                over = self.texts.pop(cause)
-                self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else over}")
-        for text in unsupported:
-            if text not in self._logged:
-                self._logged.add(text)
-                self._log(f"WARNING: {text}")
-        for cause, text in texts.items():
-            if text and cause not in self.texts:
-                self._log(f"WARNING: {text}")
-            if text:
-                self.texts[cause] = text
+    def update(self, findings: Sequence[Finding]) -> None:
+        """Take all that is to be warned of now. What does not last is logged once for all."""
+        current = {cause: warning for cause, warning, lasts in findings if lasts}
+        for cause in {**self.lasting, **current}:
+            self.set(cause, current.get(cause, ""))
+        for _, warning, lasts in findings:
+            if warning and not lasts and warning not in self._logged:
+                self._logged.add(warning)
+                self._log(f"WARNING: {warning}")
 
 
 class DetailReader:
@@ -1645,13 +1633,13 @@ class DetailReader:
         # By label, of those that have failed: when they are due (monotonic), and the wait (s).
         self._retries: dict[str, tuple[float, float]] = {}
 
-    def read(self, image: Image, known: set[str]) -> None:
-        """Read what is due. `known` are the labels of texts that need not be read any more."""
+    def read(self, image: Image, texts_read: set[str]) -> None:
+        """Read what is due. `texts_read` are labels: these are not read again."""
         now, never_failed = time.monotonic(), (-math.inf, 0.0)
         due = []
         for value in self._values:
             retry_at, _ = self._retries.get(value.label, never_failed)
-            if value.label not in known and now >= retry_at:
+            if value.label not in texts_read and now >= retry_at:
                 due.append(value)
         with suppress(Unreachable):
             image.read(_ranges(due))
@@ -1664,7 +1652,7 @@ class DetailReader:
                 continue
             self._retries.pop(label, None)
             if value.unit == "text":
-                known.add(label)
+                texts_read.add(label)
 
 
 class OldValues:
@@ -1676,8 +1664,8 @@ class OldValues:
     MAX_AGE_S = 12.0  # without any change, though the clock runs: more than two polls
 
     _clock: list[int] | None = None
-    _ticks = 0  # successive readings with a new clock; it runs from the second one on
-    _changed_at = -math.inf
+    _clock_changes = 0  # at successive readings; from 2 on it is known to run, and stays 2
+    _words_changed_at = -math.inf
 
     def __init__(self) -> None:
         self._words: Words = {}
@@ -1685,18 +1673,18 @@ class OldValues:
     def are_in(self, image: Image) -> bool:
         """Tell whether the newest reading repeats old values."""
         now, clock = time.monotonic(), [image[value] for value in CLOCK]
-        runs = self._ticks >= 2
+        clock_runs = self._clock_changes >= 2
         if None in clock or clock == [0, 0]:
-            self._clock, self._changed_at = None, now
-            self._ticks = self._ticks if runs else 0
+            self._clock, self._words_changed_at = None, now
+            self._clock_changes = self._clock_changes if clock_runs else 0
             return False
-        if not runs:
-            self._ticks = self._ticks + 1 if self._clock not in (None, clock) else 0
+        if not clock_runs:
+            self._clock_changes = self._clock_changes + 1 if self._clock not in (None, clock) else 0
         self._clock = clock
         if any(self._words.get(place) != word for place, word in image.words.items()):
             self._words.update(image.words)
-            self._changed_at = now
-        return runs and now > self._changed_at + self.MAX_AGE_S
+            self._words_changed_at = now
+        return clock_runs and now > self._words_changed_at + self.MAX_AGE_S
 
 
 # --- Staying connected: setpoints -----------------------------------------------------------
@@ -1724,7 +1712,7 @@ class Setpoint:
     def hold(self, image: Image, log: Log, elapsed_s: float) -> None:
         """Set the value if the charger shows another one, and it is time to try.
 
-        `elapsed_s` is the time since the last call, without that while the charger was lost.
+        `elapsed_s` is the time since the last call, not counting that while the charger was lost.
         Raises Unreachable.
         """
         self._wait_left_s -= elapsed_s
@@ -1748,7 +1736,7 @@ class Setpoint:
             check_range(self.value, wanted, image)
             if self._wait_left_s > 0:
                 return
-            self._wait_s = self._wait_left_s = min(MAX_WAIT_S, self._wait_s * 2 or 1.0)
+            self._wait_s = self._wait_left_s = min(MAX_RETRY_WAIT_S, self._wait_s * 2 or 1.0)
             line = set_value(image, self.value, wanted)
             self._error, self._right_s = "", 0.0
             if not self.is_fought_over:
@@ -1769,7 +1757,7 @@ class Setpoint:
     def warning(self) -> str:
         """What keeps the value from being set; empty where nothing does."""
         if self._error:
-            return f"failed holding {_noun(self.value)}: {self._error}; trying again"
+            return f"failed holding {_kind(self.value)}: {self._error}; trying again"
         wanted = f"{self.value.label.lower()} does not stay at {self.wanted} {self.value.unit}"
         return f"the {wanted}: another master may set it, too" if self.is_fought_over else ""
 
@@ -1780,11 +1768,10 @@ def read_hold_file(path: str) -> int | None:
     Raises CommandError. Never waits, also where the path is a pipe.
     """
     max_size = 1000  # bytes
-    no_wait = getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise CommandError("not a regular file")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CommandError("not a regular file")
+        with open(path, "rb") as file:
             content = file.read(max_size)
     except OSError as error:
         raise CommandError(str(error.strerror))
@@ -1805,15 +1792,15 @@ class Holder:
 
     _cable: int | None = None  # its state, as read last
     _held_at: float | None = None  # monotonic; None while the charger is lost
-    _number: int | None = None  # in the file; None while it is wrong
+    _file_number: int | None = None  # None while the file is wrong
     file_warning = ""
 
     def __init__(self, wanted: Wanted, file: str | None) -> None:
         self._file = file
-        self._from_file = Setpoint(DYNAMIC_CURRENT)
+        self._file_setpoint = Setpoint(DYNAMIC_CURRENT)
         setpoints = [Setpoint(value, number) for value, number in wanted]
         if file is not None:
-            setpoints.append(self._from_file)
+            setpoints.append(self._file_setpoint)
         self.setpoints = sorted(setpoints, key=lambda setpoint: self.ORDER.index(setpoint.value))
 
     def look_at_file(self) -> None:
@@ -1822,45 +1809,43 @@ class Holder:
             return
         try:
             number = read_hold_file(self._file)
-            if number not in (None, self._number):
-                self._number, self.file_warning = number, ""
+            if number not in (None, self._file_number):
+                self._file_number, self.file_warning = number, ""
         except CommandError as error:
-            self._number, self.file_warning = None, f"--hold: {self._file}: {error}"
+            self._file_number, self.file_warning = None, f"--hold: {self._file}: {error}"
 
     def lose(self) -> None:
         """Note that the charger is lost."""
         self._held_at = None
 
-    def hold(self, image: Image, log: Log) -> dict[str, str]:
-        """Set the values that are not as wanted. Raises Unreachable.
+    def hold(self, image: Image, log: Log) -> list[Finding]:
+        """Set the values that are not as wanted; return what keeps values from being set.
 
-        Returns warnings of what keeps values from being set, by cause.
+        Raises Unreachable.
         """
         self._follow_file(image)
-        warnings = {}
         cable = image[CABLE_STATE]
         elapsed_s = 0.0 if self._held_at is None else time.monotonic() - self._held_at
         for setpoint in self.setpoints:
             if cable not in (None, self._cable):
                 setpoint.start_over()
             setpoint.hold(image, log, elapsed_s)
-            if setpoint.warning:
-                warnings[f"hold {setpoint.value.label}"] = setpoint.warning
         self._cable = self._cable if cable is None else cable
         self._held_at = time.monotonic()
-        return warnings
+        held = [Finding(f"hold {it.value.label}", it.warning) for it in self.setpoints]
+        return [*held, Finding("file", self.file_warning)]
 
     def _follow_file(self, image: Image) -> None:
         """Take the number in the file as setpoint, if the charger's limits allow it."""
-        if self._number is None:
+        if self._file_number is None:
             return
-        is_new = self._number != self._from_file.wanted
+        is_new = self._file_number != self._file_setpoint.wanted
         try:
-            check_range(DYNAMIC_CURRENT, self._number, image)
+            check_range(DYNAMIC_CURRENT, self._file_number, image)
             self.file_warning = ""
             if is_new:
-                self._from_file.wanted = self._number
-                self._from_file.start_over()
+                self._file_setpoint.wanted = self._file_number
+                self._file_setpoint.start_over()
         except ChargerError as error:
             if is_new or isinstance(error, OutOfRange):
                 self.file_warning = f"--hold: {self._file}: {error}"
@@ -1877,7 +1862,7 @@ class Poller:
     """
 
     snapshot = Snapshot()
-    _newest = ""  # timestamp of the newest reading
+    _newest_timestamp = ""
 
     def __init__(
         self,
@@ -1893,7 +1878,7 @@ class Poller:
         self._image, self._old_values = Image(charger), OldValues()
         self._details = DetailReader(details)
         self._holder = Holder(wanted, hold_file)
-        self._warnings = LastingWarnings(log)
+        self._warnings = Warnings(log)
 
     def run(self) -> Iterator[float]:
         """Poll for ever. Yields the time (monotonic) until which there is nothing to do."""
@@ -1907,16 +1892,16 @@ class Poller:
                 self._lose(error)
             if self.snapshot.readings > readings:
                 wait_s = 0.0
-            wait_s = min(MAX_WAIT_S, wait_s * 2 or 1.0)
+            wait_s = min(MAX_RETRY_WAIT_S, wait_s * 2 or 1.0)
             yield time.monotonic() + wait_s
 
     def _poll(self) -> Iterator[float]:
         """Poll until the charger does not answer any more: raises Unreachable then."""
-        known_texts: set[str] = set()
+        texts_read: set[str] = set()
         due = time.monotonic()
         while True:
             try:
-                self._read(known_texts)
+                self._read(texts_read)
             except NothingRead as error:  # the charger has just started: it will answer soon
                 self._lose(error)
             intervals = (time.monotonic() - due) // self._interval_s + 1
@@ -1925,7 +1910,7 @@ class Poller:
                 yield min(due, self.charger.heartbeat_due)
                 self.charger.give_heartbeat()
 
-    def _read(self, known_texts: set[str]) -> None:
+    def _read(self, texts_read: set[str]) -> None:
         """Make a reading, hold the wanted values, and publish.
 
         Raises Unreachable, and NothingRead where the charger refuses all.
@@ -1934,14 +1919,14 @@ class Poller:
         began, timestamp = time.monotonic(), _utc_now()
         self._holder.look_at_file()
         image.read_core()
-        self._details.read(image, known_texts)
+        self._details.read(image, texts_read)
         if self._old_values.are_in(image):
             raise Unreachable("it repeats old values: its clock stands still")
         held = self._holder.hold(image, self._log)
-        held["file"] = self._holder.file_warning
         reading, implausible = decode(image.words, timestamp, self.with_details)
-        self._warn({**implausible, **held})
-        self._newest = reading["timestamp"]
+        implausible_ones = [Finding(*warning) for warning in implausible.items()]
+        self._warnings.update([*self._findings(), *implausible_ones, *held])
+        self._newest_timestamp = reading["timestamp"]
         self._publish(
             reading["electrical"]["power"]["total_w"],
             reading=reading,
@@ -1951,35 +1936,28 @@ class Poller:
             readings=self.snapshot.readings + 1,
         )
 
-    def _warn(self, warnings: dict[str, str]) -> None:
-        """Log these warnings, by cause, and those of what was refused or not read.
-
-        What the firmware lacks will not change: it is logged once, and does not last.
-        """
-        unsupported = []
-        if self._holder.setpoints:
-            with suppress(ChargerError):
-                unsupported.append(current_limits(self._image).warning)
-        ranges = CORE_RANGES + DETAIL_RANGES if self.with_details else CORE_RANGES
-        found = list(self._image.unread(ranges))
+    def _findings(self) -> Iterator[Finding]:
+        """Yield what was refused or not read."""
+        yield from self._image.unread(ALL_RANGES if self.with_details else CORE_RANGES)
         refusal = self.charger.heartbeat_error
         if refusal:
             warning = f"the charger refuses the heartbeat: {refusal}"
-            found.append(("heartbeat", warning, self.charger.lacks_heartbeat))
-        for cause, warning, is_unsupported in found:
-            if is_unsupported:
-                unsupported.append(warning)
-            else:
-                warnings[cause] = warning
-        self._warnings.update(warnings, filter(None, unsupported))
+            yield Finding("heartbeat", warning, not self.charger.lacks_heartbeat)
+        if self._holder.setpoints:
+            with suppress(ChargerError):
+                yield Finding("limits", current_limits(self._image).warning, lasts=False)
 
     def _lose(self, error: ChargerError) -> None:
         """Publish that there is no reading; warnings that lasted before stay."""
         self._holder.lose()
-        since = f"no reading since {self._newest}" if self._newest else "no reading yet"
+        since = (
+            f"no reading since {self._newest_timestamp}"
+            if self._newest_timestamp
+            else "no reading yet"
+        )
         problem = f"{since}: {self._image.explain(error)}"
-        texts = {**self._warnings.texts, "file": self._holder.file_warning, LOSS: problem}
-        self._warnings.update(texts, [])
+        self._warnings.set("file", self._holder.file_warning)
+        self._warnings.set(LOSS, problem)
         self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
 
     def _publish(self, power: int | None, **changes: Any) -> None:
@@ -1987,7 +1965,7 @@ class Poller:
         recent = [point for point in self.snapshot.powers if point[0] > now - HISTORY_S]
         self.snapshot = self.snapshot._replace(
             connections=self.charger.connections,
-            warnings=tuple(self._warnings.texts.values()),
+            warnings=tuple(self._warnings.lasting.values()),
             powers=(*recent, (now, power)),
             **changes,
         )
@@ -2010,7 +1988,7 @@ def poll_forever(poller: Poller, stop: threading.Event) -> None:
 
 # --- Staying connected: showing what the poller has -----------------------------------------
 
-MAX_EARLY_S = 0.1  # a reading may be made so much before it is due
+MAX_EARLY_S = 0.1
 
 
 def snapshots(poller: Poller, log: Log, refresh_s: float) -> Iterator[Snapshot]:
@@ -2029,16 +2007,17 @@ def snapshots(poller: Poller, log: Log, refresh_s: float) -> Iterator[Snapshot]:
         yield snapshot
 
 
-def print_readings(newest: Iterator[Snapshot], style: str, every: float) -> None:
+def print_readings(stream: Iterator[Snapshot], output_format: str, every: float) -> None:
     """Print the first reading that is made at or after each so many seconds."""
-    due = -math.inf
-    for snapshot in newest:
-        made_at = snapshot.made_at + MAX_EARLY_S
-        if snapshot.reading is None or made_at < due:
+    due = 0.0  # monotonic
+    for snapshot in stream:
+        # A reading may be made a little before it is due.
+        latest_due = snapshot.made_at + MAX_EARLY_S
+        if snapshot.reading is None or latest_due < due:
             continue
-        first = snapshot.made_at if due == -math.inf else due
-        due = first + every * ((made_at - first) // every + 1)
-        if style == "json":
+        due = due or snapshot.made_at
+        due += every * ((latest_due - due) // every + 1)
+        if output_format == "json":
             write_stdout(format_json(snapshot.reading))
         else:
             timestamp = snapshot.reading["timestamp"]
@@ -2051,21 +2030,18 @@ def _notes(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _highest_powers(powers: Powers, now: float, count: int) -> list[int | None]:
-    """Return the highest power (W) in each of so many parts of the last hour; None: not known.
-
-    A part without a reading shows the reading before it.
-    """
-
-    def part_of(at: float) -> int:
-        return min(math.floor((at - now + HISTORY_S) * count / HISTORY_S), count - 1)
-
-    highest: list[int | None] = [None] * count
-    ends = [part_of(at) for at, _ in powers[1:]] + [count]
-    for (at, watts), end in zip(powers, ends):
-        first = part_of(at)
-        for part in range(first, max(first + 1, end)) if first >= 0 else ():
-            known = [power for power in (highest[part], watts) if power is not None]
-            highest[part] = max(known, default=None)
+    """Return the highest power (W) in each of so many parts of the last hour; None: not known."""
+    parts: list[list[int | None]] = [[] for _ in range(count)]
+    for at, watts in powers:
+        number = math.floor((at - now + HISTORY_S) * count / HISTORY_S)
+        if number >= 0:
+            parts[min(number, count - 1)].append(watts)
+    highest: list[int | None] = []
+    newest: int | None = None
+    for part in parts:
+        known = part or [newest]  # a part without a reading shows the reading before it
+        highest.append(max((watts for watts in known if watts is not None), default=None))
+        newest = known[-1]
     return highest
 
 
@@ -2091,16 +2067,16 @@ def format_screen(
         state, power, *_ = summary(snapshot.reading)
         header = f"{_local_time(snapshot.reading)}  {power.text}  {state.text}  {header}"
         body = _columns(sections(snapshot.reading), width)
-    footer = _plot_lines(snapshot.powers, width, levels)
+    footer = _plot_text(snapshot.powers, width, levels)
     style = "bad" if snapshot.warnings else ""
     for note in _notes(snapshot):
-        footer += [_paint(line, style) for line in textwrap.wrap(note, width)]
+        footer += [_paint(line, style) for line in textwrap.wrap(_printable(note), width)]
     footer.append(newest_line[:width])
     body = body[: max(0, height - 1 - len(footer))]
     return [_paint(header[:width], "bold"), *body, *footer][:height]
 
 
-def _columns(shown: Mapping[str, Sequence[Row]], width: int) -> list[str]:
+def _columns(shown: Sections, width: int) -> list[str]:
     """Return the sections in two columns, or in one where the terminal is narrow."""
     left, right = (_column(shown, titles) for titles in COLUMNS)
     if width < MIN_WIDTH:
@@ -2114,7 +2090,7 @@ def _columns(shown: Mapping[str, Sequence[Row]], width: int) -> list[str]:
     return lines
 
 
-def _column(shown: Mapping[str, Sequence[Row]], titles: Iterable[str]) -> list[tuple[str, str]]:
+def _column(shown: Sections, titles: Iterable[str]) -> list[tuple[str, str]]:
     """Return lines, each with its style."""
     lines = []
     for title in titles:
@@ -2125,7 +2101,7 @@ def _column(shown: Mapping[str, Sequence[Row]], titles: Iterable[str]) -> list[t
     return lines
 
 
-def _plot_lines(powers: Powers, width: int, levels: str) -> list[str]:
+def _plot_text(powers: Powers, width: int, levels: str) -> list[str]:
     highest = _highest_powers(powers, time.monotonic(), width)
     known = [watts for watts in highest if watts is not None]
     if not known:
@@ -2159,7 +2135,7 @@ class Screen:
 
     def _note(self, line: str) -> None:
         """Keep a line, to draw it below the reading: stderr is most likely the same terminal."""
-        self._newest_line = f"{datetime.now():%H:%M:%S} {line}"
+        self._newest_line = _printable(f"{datetime.now():%H:%M:%S} {line}")
         if not _is_terminal(sys.stderr):
             write_stderr(line)
 
@@ -2183,7 +2159,7 @@ class Screen:
 
 # --- The page of --listen -------------------------------------------------------------------
 
-STYLE = """
+CSS = """
 :root { color-scheme: light dark; --good: #17752f; --bad: #b3261e; --line: #8886 }
 @media (prefers-color-scheme: dark) { :root { --good: #5fd07c; --bad: #ff8a80 } }
 body { background: Canvas; font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
@@ -2236,7 +2212,7 @@ def content_security_policy() -> str:
         return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
     return (
-        f"default-src 'none'; style-src {source(STYLE)}; script-src {source(SCRIPT)}; "
+        f"default-src 'none'; style-src {source(CSS)}; script-src {source(SCRIPT)}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     )
 
@@ -2247,7 +2223,7 @@ def format_page(name: str, snapshot: Snapshot) -> str:
 
     state, style = ("No reading", "bad") if snapshot.failed else ("Connecting", "")
     power, about, glance, cards = "", name, "", ""
-    shown: Mapping[str, Sequence[Row]] = {}
+    shown: Sections = {}
     if snapshot.reading:
         shown = sections(snapshot.reading)
         first, total, *rows = summary(snapshot.reading)
@@ -2261,12 +2237,12 @@ def format_page(name: str, snapshot: Snapshot) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(state)} {power} - Vestel EVC04</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<style>{STYLE}</style></head><body>
+<style>{CSS}</style></head><body>
 <p id="connection" class="bad" role="alert"></p><p id="about">{escape(about)}</p>
 <h1 id="state" class="{style}" aria-live="polite">{escape(state)}</h1><p id="power">{power}</p>
 <div id="warnings" class="{"bad" if snapshot.warnings else ""}">{notes}</div>
 <dl id="glance">{glance}</dl>
-<figure id="plot">{_plot(snapshot.powers)}</figure><main>{cards}</main>
+<figure id="plot">{_plot_svg(snapshot.powers)}</figure><main>{cards}</main>
 <footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
 <noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
 <script>{SCRIPT}</script></body></html>
@@ -2290,7 +2266,7 @@ def _table(rows: Iterable[Row]) -> str:
     return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def _plot(powers: Powers) -> str:
+def _plot_svg(powers: Powers) -> str:
     """Return the powers of the last hour as SVG with kW and local times; "" where there is none."""
     now = time.time()
     highest = _highest_powers(powers, time.monotonic(), 360)
@@ -2323,29 +2299,30 @@ HTML, PLAIN = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, PROMETHEUS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 
 
-def respond(target: str, poller: Poller) -> tuple[int, str, str, dict[str, str]]:
-    """Return status, content type, text and further headers of the answer to a GET request.
+def respond(target: str, poller: Poller) -> tuple[int, str, str]:
+    """Return status, content type and text of the answer to a GET request.
 
     Nothing here asks the charger, or writes to it.
     """
     snapshot = poller.snapshot
     path = re.sub(r"(?i)^https?://[^/?]*|\?.*", "", target) or "/"
     if path == "/metrics":
-        return 200, PROMETHEUS, format_prometheus(snapshot.reading, snapshot), {}
+        return 200, PROMETHEUS, format_prometheus(snapshot.reading, snapshot)
     if path == "/":
-        policy = {"Content-Security-Policy": content_security_policy()}
-        return 200, HTML, format_page(poller.charger.name, snapshot), policy
+        return 200, HTML, format_page(poller.charger.name, snapshot)
     if path != "/vestel-data.json":
-        return 404, PLAIN, "not found\n", {}
+        return 404, PLAIN, "not found\n"
     if snapshot.reading:
-        return 200, JSON, format_json(snapshot.reading), {}
+        return 200, JSON, format_json(snapshot.reading)
     nothing, _ = decode({}, None, poller.with_details)  # all keys, for templates that name them
-    return 503, JSON, format_json({"error": snapshot.problem, **nothing}), {}
+    return 503, JSON, format_json({"error": snapshot.problem, **nothing})
 
 
 def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socketserver.TCPServer:
     """Listen on the address, and return what serves the snapshots there. Raises CommandError."""
     import http.server
+
+    policy = content_security_policy()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 5  # s without a byte
@@ -2356,17 +2333,18 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
         do_HEAD = do_GET
 
         def __getattr__(self, name: str) -> Any:
-            if not name.startswith("do_"):
-                raise AttributeError(name)
-            allow = {"Allow": "GET, HEAD"}
-            return lambda: self.send(405, PLAIN, "only GET and HEAD\n", allow)  # any other method
+            if name.startswith("do_"):  # any other method
+                return lambda: self.send(405, PLAIN, "only GET and HEAD\n")
+            raise AttributeError(name)
 
-        def send(self, status: int, content_type: str, text: str, more: dict[str, str]) -> None:
+        def send(self, status: int, content_type: str, text: str) -> None:
             body = text.encode()
-            headers = {"Content-Type": content_type, "Content-Length": str(len(body)), **more}
             self.send_response(status)
-            for name, content in {**headers, "Cache-Control": "no-store"}.items():
-                self.send_header(name, content)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Security-Policy", policy)
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Allow", "GET, HEAD")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
@@ -2381,7 +2359,6 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
 
 
 def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserver.TCPServer:
-    import errno
     import socket
     import socketserver
 
@@ -2405,14 +2382,12 @@ def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserve
     try:
         flags = socket.AI_PASSIVE
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-        Server.address_family = found[0][0]
-        return Server(found[0][4], handler)  # type: ignore[arg-type]
+        Server.address_family, *_, place = found[0]
+        return Server(place, handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        is_taken = getattr(error, "errno", 0) == errno.EADDRINUSE
-        hint = "is another program on that port?" if is_taken else "check the host and the port"
-        where = f"{_bracketed(host)}:{port}"
-        raise CommandError(f"Cannot listen on {where}: {why}; {hint}")
+        hint = "check the host, and that no other program uses the port"
+        raise CommandError(f"Cannot listen on {_bracketed(host)}:{port}: {why}; {hint}")
 
 
 def _max_clients() -> int:
@@ -2467,8 +2442,8 @@ class Demo:
         self._energy_wh += self._power_w * max(0.0, now - self._measured_at) / 3600
         self._measured_at, self._power_w = now, 0
         amperes = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
-        for phase, volts, less in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
-            milliamperes = max(0, amperes * 1000 - less)  # a vehicle stays a little below
+        for phase, volts, drop_ma in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
+            milliamperes = max(0, amperes * 1000 - drop_ma)  # a vehicle stays a little below
             watts = milliamperes * volts // 1000
             self._power_w += watts
             self._put(f"Current {phase}", milliamperes)
@@ -2520,14 +2495,14 @@ def print_reading(charger: Charger, args: argparse.Namespace, log: Log) -> None:
             image.read(DETAIL_RANGES)
     charger.close()  # another master may be waiting, and whoever reads stdout may be slow
     reading, implausible = decode(image.words, began, args.details)
-    unread = [warning for _, warning, _ in image.unread(CORE_RANGES + DETAIL_RANGES)]
+    unread = [finding.warning for finding in image.unread(ALL_RANGES)]
     for warning in [*unread, *implausible.values()]:
         log(f"WARNING: {warning}")
     for value, number in args.wanted:
         if image[value] not in (number, None):
             was = f"the {value.label.lower()} was read back as {number} {value.unit}"
             is_now = f"but is {image[value]} {value.unit} now"
-            raise CommandError(f"failed writing {_noun(value)}: {was}, {is_now}", 3)
+            raise CommandError(f"failed writing {_kind(value)}: {was}, {is_now}", 3)
     if args.format == "prometheus":
         write_stdout(format_prometheus(reading))
     elif args.format == "json":
@@ -2563,9 +2538,11 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
             screen.draw(snapshots(poller, log, REFRESH_S))
         else:
             print_readings(snapshots(poller, log, 1.0), args.format, args.watch)
-    finally:
+    finally:  # of a program that calls main(), or where stdout fails
         stop.set()
-        ends.close()
+        if args.listen:
+            server.shutdown()
+        last_words()
 
 
 def log_last_words(charger: Charger, log: Log) -> None:
@@ -2598,15 +2575,8 @@ def end_on_signals(last_words: Callable[[], object], code_of_sigterm: int) -> No
 
 
 def start_thread(work: Callable[[], object]) -> None:
-    """Start a thread that leaves the signals to the main one, whose wait they have to end."""
-    thread = threading.Thread(target=work, daemon=True)
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
-        thread.start()
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    thread.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    """Start a thread that does not keep the program alive."""
+    threading.Thread(target=work, daemon=True).start()
 
 
 def run(argv: Sequence[str] | None) -> None:

@@ -227,18 +227,19 @@ class SimulatedCharger:
         self.image[INPUT, address] = number >> 16
         self.image[INPUT, address + 1] = number & 0xFFFF
 
-    def _measure(self) -> None:
-        """Give the clock, and what is measured, the values of now."""
+    def _measure(self, first: int = 0, end: int = 1 << 16) -> None:
+        """Give the clock, and what is measured, the values of now, if they are in that range."""
         now = self.clock.now
-        if self.calendar == "zeros":
+        has_clock = first < CLOCK + 6 and end > CLOCK
+        if has_clock and self.calendar == "zeros":
             self._put(CLOCK, 0)
             self._put(CLOCK + 4, 0)
-        elif self.calendar == "runs":
+        elif has_clock and self.calendar == "runs":
             days, seconds = divmod(int(now), DAY)
             hours, minutes = seconds // 3600, seconds // 60 % 60
             self._put(CLOCK, 261101 + (19 + days) % 28)
             self._put(CLOCK + 4, hours * 10_000 + minutes * 100 + seconds % 60)
-        if self.measuring:
+        if self.measuring and first < 1510 and end > 1008:
             tenths = int(now * 10)
             self.image[INPUT, 1008] = tenths % 60_000
             self.image[INPUT, 1010] = tenths % 59_000
@@ -287,8 +288,8 @@ class SimulatedCharger:
         registers = _registers(bank, first, count)
         if not all(map(self._has, registers)):
             return self.unsupported_code, []
-        if self.repeated is None:
-            self._measure()
+        if self.repeated is None and bank == INPUT:
+            self._measure(first, first + count)
         held = self.image if self.repeated is None else self.repeated
         return None, [held.get(register, 0) for register in registers]
 

@@ -7,11 +7,12 @@ judge knows how long all has been well.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import deque
 from datetime import datetime, timezone
-from typing import Any, Iterator, NoReturn
+from typing import Any, NoReturn
 
 from charger import Link, MemoryConnection, Outcome, Request, SimulatedCharger
 from clock import START, Clock
@@ -22,7 +23,6 @@ from registers import (
     EVSE_MAX,
     EVSE_MIN,
     FAILSAFE,
-    FIRMWARE,
     HEARTBEAT,
     HOLDING,
     INPUT,
@@ -78,7 +78,6 @@ class JudgedCharger(SimulatedCharger):
         # What has come of the requests: when they went wrong last.
         self.failed_at = -math.inf  # in any way, but for what the firmware lacks
         self.unanswered_at = -math.inf  # or too slow
-        self.texts_failed = False
         self.others = 0  # connections of other masters
         # The heartbeat.
         self.heartbeat_at: float | None = None  # the last one, or the beginning of the connection
@@ -239,8 +238,6 @@ class JudgedCharger(SimulatedCharger):
         self.note(f"{what} {request.address}: {outcome}")
         if request.address in (CLOCK, CLOCK + 4):
             self.clock_since = math.inf
-        if request.address == FIRMWARE:
-            self.texts_failed = True
         if isinstance(outcome, str):
             self.waited += now - request.at
             self.failed_at = self.unanswered_at = now
@@ -290,13 +287,10 @@ class JudgedCharger(SimulatedCharger):
         since = self.begun
         if self.repeated is not None or self.thawed_at >= since:
             since = min(since, self.frozen_at)
-        if not any(fits(address, value, *limits) for limits in self.limits_since(since)):
+        lows = self.held_since(INPUT, EVSE_MIN, since)
+        highs = self.held_since(INPUT, EVSE_MAX, since)
+        if not any(fits(address, value, *limits) for limits in itertools.product(lows, highs)):
             self.violated(f"{value} is written to {address}, against the charger's limits")
-
-    def limits_since(self, since: float) -> Iterator[tuple[int, int]]:
-        for low in self.held_since(INPUT, EVSE_MIN, since):
-            for high in self.held_since(INPUT, EVSE_MAX, since):
-                yield low, high
 
 
 def fits(address: int, number: int, low: int, high: int) -> bool:
@@ -313,19 +307,19 @@ def fits(address: int, number: int, low: int, high: int) -> bool:
 class Judge:
     """Looks at what the program serves and logs."""
 
-    def __init__(self, world: World, charger: JudgedCharger, details: bool, every: float) -> None:
+    def __init__(self, world: World, charger: JudgedCharger, every: float) -> None:
         self.world, self.charger, self.clock = world, charger, world.clock
-        self.details = details
         self.interval = min(POLL, every)
         self.before = world.snapshot
-        self.ahead = self.clock.ahead  # at the beginning of the poll
+        self.aheads = [self.clock.ahead]  # of the computer's clock, since the beginning of the poll
         self.heard = 0  # lines
         self.open: list[str] = []  # warnings that last, as they are shown
         self.said_once: set[str] = set()  # others
         self.newest = ""  # timestamp
         self.served_at = self.clock.now  # the last reading
         self.serial: str | None = None
-        self.wrong_since: dict[int, float] = {}
+        self.wrong_since: dict[int, float] = {}  # by address
+        self.impossible_at: dict[int, float] = {}
         self.file_is_good = self.is_sure = True  # that of --hold; which number is taken from it
         self.file_changed_at = -math.inf
 
@@ -333,7 +327,7 @@ class Judge:
         """Let the program poll once, and look at what has come of it."""
         charger, world = self.charger, self.world
         self.clock.sleep(max(0.0, world.due - self.clock.now))
-        charger.begun, self.ahead = self.clock.now, self.clock.ahead
+        charger.begun, self.aheads = self.clock.now, [self.clock.ahead]
         charger.check_heartbeat()
         world.poll()
         charger.check_heartbeat()
@@ -433,7 +427,7 @@ class Judge:
         since = snapshot.made_at
         if since < charger.begun or abs(now - since - snapshot.seconds) > SOON:
             charger.violated(f"a reading of {snapshot.seconds} s, made {now - since} s ago")
-        moments = {int(since + ahead) for ahead in (self.ahead, self.clock.ahead)}
+        moments = {int(since + ahead) for ahead in self.aheads}
         times = [datetime.fromtimestamp(moment, timezone.utc).isoformat() for moment in moments]
         self.newest, self.served_at = reading["timestamp"], now
         if self.newest not in times:
@@ -445,7 +439,7 @@ class Judge:
         self.judge_values(reading, since)
         self.judge_missing(snapshot)
         self.learn(snapshot)
-        if charger.clock_at < since:
+        if charger.clock_at < snapshot.made_at:
             charger.clock_since = math.inf
 
     def judge_old(self, snapshot: Any) -> None:
@@ -453,7 +447,11 @@ class Judge:
         charger = self.charger
         since = max(charger.old_since, charger.clock_since)
         longest = MAX_AGE + 2 * self.interval + 2 * snapshot.seconds + 1
-        if charger.clock_runs > 3 and snapshot.made_at - since > longest:
+        if (
+            charger.clock_runs > 3
+            and charger.clock_at >= snapshot.made_at
+            and snapshot.made_at - since > longest
+        ):
             charger.violated(f"old values are served for {snapshot.made_at - since:.1f} s")
 
     def judge_values(self, reading: Any, since: float) -> None:
@@ -537,7 +535,9 @@ class Judge:
         if wrong > 30 and not snapshot.warnings:
             charger.violated(f"{address} is {charger[address]}, and nobody is told")
         if not self.is_possible(address):
+            self.impossible_at[address] = now
             return
+        wrong = min(wrong, now - self.impossible_at.get(address, -math.inf))
         disturbed_before, _ = charger.disturbed[address]
         is_alone = charger.calm > SETTLED and now - disturbed_before > SETTLED
         slow = 2 * snapshot.seconds
@@ -561,22 +561,22 @@ class Judge:
             self.clock.now - last < BACK_OFF + STABLE + 2 * MARGIN
             for _, last in charger.disturbed.values()
         )
-        is_impossible = not all(
-            len(n) == 1 and self.is_possible(a) for a, n in charger.wanted.items()
-        )
+        excused = [f" {address}" for address in DETAILS]
+        since = self.clock.now - 2 * MARGIN - 2 * snapshot.seconds
+        impossible = [
+            address for address in charger.wanted if self.impossible_at.get(address, 0) > since
+        ]
+        if is_disturbed or impossible:
+            excused += ["failed holding ", " does not stay at "]
+        if charger.resets_after_exception:  # the charger ends the connection at each try
+            excused += [f" {address}" for address in impossible]
+        if self.file_changed_at > since or not self.file_is_good:
+            excused.append("--hold: ")
+        if not charger.failsafe:
+            excused.append("heartbeat")
         for text in snapshot.warnings:
-            is_detail = any(f" {address}" in text for address in DETAILS)
-            is_setpoint = (is_disturbed or is_impossible) and (
-                text.startswith("failed holding ") or " does not stay at " in text
-            )
-            is_file = not self.file_is_good and text.startswith("--hold: ")
-            is_heartbeat = not charger.failsafe and "heartbeat" in text
-            if not (is_detail or is_setpoint or is_file or is_heartbeat):
+            if not any(part in text for part in excused):
                 charger.violated(f"a warning lasts, and all is well: {text}")
-        if self.details and not charger.texts_failed:
-            firmware = "".join(chr(charger.image[INPUT, n]) for n in range(230, 280))
-            if snapshot.reading["details"]["firmware"] != firmware.rstrip("\0"):
-                charger.violated("an old firmware is served")
 
     def tell(self) -> str:
         """Return the last of what has happened."""

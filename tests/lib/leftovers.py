@@ -20,7 +20,7 @@ from typing import Any, Generator
 import pytest
 
 PR_SET_CHILD_SUBREAPER = 36  # Linux: processes that have lost their parent become ours
-GRACE = 2.0  # s: what was told to end may take a moment
+MOMENT, GRACE = 0.05, 2.0  # s: what was told to end may take a moment
 FILES = "/proc/self/fd"
 
 
@@ -75,17 +75,17 @@ class Leftovers:
 
     def _left(self) -> set[str]:
         """Return what is there and was not before; wait a moment for what is about to end."""
-        deadline = time.monotonic() + GRACE
-        is_first = True
+        began, is_collected = time.monotonic(), False
         while True:
             now = self._all()
             left = now - self._known - self._owners.keys()
-            if not left or time.monotonic() > deadline:
+            passed = time.monotonic() - began
+            if not left or passed > GRACE:
                 self._known &= now
                 return left
-            if is_first:
+            if passed > MOMENT and not is_collected:  # which takes long
                 gc.collect()
-                is_first = False
+                is_collected = True
             self._reap(left)
             time.sleep(0.005)
 

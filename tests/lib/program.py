@@ -214,6 +214,11 @@ def catches(process: Any, number: int) -> bool:
     return bool(int(mask, 16) & 1 << number - 1)
 
 
+def thread_count(process: Any) -> int:
+    """Return how many threads the process has."""
+    return len(os.listdir(f"/proc/{process.pid}/task"))
+
+
 class Staying:
     """vestel.py --watch or --listen as a process."""
 

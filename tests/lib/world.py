@@ -13,7 +13,7 @@ from registers import DYNAMIC, FAILSAFE, TIMEOUT
 import vestel
 
 HASTE = 10  # so many polls without any time passing are a loop that never ends
-PATIENCE = 100.0  # s, within which a reading is tried
+PATIENCE = 100.0  # s, within which something happens, such as that a reading is tried
 FIRST_READ = 100  # the register with which each reading begins
 
 MakeWorld = Callable[..., "World"]  # the fixture `world`
@@ -101,12 +101,19 @@ class World:
 
     def read(self, times: int = 1) -> None:
         """Go on until so many readings were made, or have failed."""
-        for _ in range(times):
-            before = self.snapshot.readings + self.snapshot.failed
-            until = self.clock.now + PATIENCE
-            while self.snapshot.readings + self.snapshot.failed == before:
-                assert self.clock.now < until, f"no reading is tried within {PATIENCE:g} s"
-                self.poll()
+        goal = self._tried + times
+        self.until(lambda: self._tried >= goal, times * PATIENCE)
+
+    @property
+    def _tried(self) -> int:
+        return int(self.snapshot.readings + self.snapshot.failed)
+
+    def until(self, happens: Callable[[], object], patience: float = PATIENCE) -> None:
+        """Go on until something has happened, which must not take longer than the patience."""
+        latest = self.clock.now + patience
+        while not happens():
+            assert self.clock.now < latest, f"it does not happen within {patience:g} s"
+            self.poll()
 
     def play(self, seconds: float) -> None:
         """Let so many seconds pass."""

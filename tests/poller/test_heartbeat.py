@@ -91,14 +91,6 @@ def test_each_connection_begins_with_the_heartbeat(
     assert (cut.charger[DYNAMIC], cut.charger[FAILSAFE]) == (12, 9)
 
 
-def test_connection_that_a_write_needs_begins_with_it(world: MakeWorld) -> None:
-    cut = world({DYNAMIC: 12})
-    cut.charger.fault(RESET, DYNAMIC, write=True, times=1)
-    cut.read()
-    assert cut.firsts() == [BEAT, BEAT]
-    assert cut.charger[DYNAMIC] == 12
-
-
 def test_connection_after_a_loss_begins_with_it(world: MakeWorld) -> None:
     lost = world()
     lost.play(10)
@@ -238,8 +230,7 @@ def test_heartbeat_twice_without_reply_is_a_lost_charger(
     """Wherever it falls: first, between two core ranges, among the details, or while idle."""
     silent = world(details=True, delay=0.9)
     silent.charger.fault(outcome, HEARTBEAT, skip=skip)
-    while len(given(silent)) < skip + 2:
-        silent.poll()
+    silent.until(lambda: len(given(silent)) >= skip + 2)
     silent.poll(2)
     assert silent.reading is None
     assert silent.lines_with("WARNING: no reading ")

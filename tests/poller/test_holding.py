@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from charger import BUSY, CLOSE, RESET, SILENCE, Outcome
+from charger import BUSY, RESET, SILENCE, Outcome
 from clock import gaps
 from registers import (
     CABLE,
@@ -24,7 +24,6 @@ from registers import (
 )
 from world import MakeWorld, World
 
-HOUR = 3600
 ALL = {TIMEOUT: 60, DYNAMIC: 12, FAILSAFE: 9}
 # So long after a try begins the next one, where a reading comes each second. One that fails takes
 # 3 s, for which the value is read back.
@@ -45,8 +44,7 @@ def waited_long(world: World) -> Callable[[], object]:
     """Refuse the dynamic current until the next try is 60 s away; return what ends that."""
     end = world.charger.fault(4, DYNAMIC, write=True)
     world.charger.set(DYNAMIC, 7)
-    while len(gaps(tries(world))) < 8:
-        world.poll()
+    world.until(lambda: len(tries(world)) > 8, 300)
     world.charger.requests.clear()
     world.logged.clear()
     return end
@@ -67,7 +65,7 @@ def test_values_are_held_from_the_first_connection_on(world: MakeWorld) -> None:
         "Dynamic current: 16 A -> 12 A",
         "Failsafe current: 10 A -> 9 A",
     ]
-    holding.play(HOUR)
+    holding.play(600)
     assert holding.charger.settings == []
 
 
@@ -89,64 +87,39 @@ def plug_in(world: World) -> None:
     world.charger.plug_in()
 
 
-def other_master(world: World) -> None:
-    world.charger.set(DYNAMIC, 6)
-
-
-@pytest.mark.parametrize("amps", [12, 0])
-@pytest.mark.parametrize("change", [plug_in, other_master], ids=["vehicle", "other master"])
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (plug_in, "Dynamic current: 6 A -> 12 A"),
+        (lambda world: world.charger.set(DYNAMIC, 7), "Dynamic current: 7 A -> 12 A"),
+        (lambda world: world.charger.set(DYNAMIC, 0xFFFF), "Dynamic current: n/a -> 12 A"),
+        (lambda world: world.charger.set(FAILSAFE, 16), "Failsafe current: 16 A -> 9 A"),
+        (lambda world: world.charger.set(TIMEOUT, 300), "Failsafe timeout: 300 s -> 60 s"),
+    ],
+    ids=["vehicle", "dynamic", "impossible", "failsafe", "timeout"],
+)
 def test_changed_value_is_set_with_the_next_reading(
-    world: MakeWorld, change: Callable[[World], None], amps: int
+    world: MakeWorld, change: Callable[[World], None], line: str
 ) -> None:
-    holding = world({DYNAMIC: amps})
+    holding = world(ALL)
     holding.play(12)
     change(holding)
     holding.charger.requests.clear()
     holding.play(5)
-    assert holding.charger.settings == [(DYNAMIC, amps)]
-    assert holding.reading["settings"]["dynamic_current_a"] == amps
-    assert holding.lines[1:] == [f"Dynamic current: 6 A -> {amps} A"]
+    assert len(holding.charger.settings) == 1
+    settings = {"dynamic_current_a": 12, "failsafe_current_a": 9, "failsafe_timeout_s": 60}
+    assert holding.reading["settings"] == settings
+    assert holding.lines[3:] == [line]
     assert holding.charger.connections == 1
 
 
-@pytest.mark.parametrize(
-    ("address", "line"),
-    [(FAILSAFE, "Failsafe current: 16 A -> 9 A"), (TIMEOUT, "Failsafe timeout: 16 s -> 60 s")],
-    ids=["failsafe current", "failsafe timeout"],
-)
-def test_other_changed_values_are_set_again(world: MakeWorld, address: int, line: str) -> None:
+def test_values_are_set_again_after_a_restart(world: MakeWorld) -> None:
     holding = world(ALL)
     holding.play(12)
-    holding.charger.set(address, 16)
-    holding.play(5)
-    assert held(holding, address) == [ALL[address]]
-    assert holding.lines[3:] == [line]
-
-
-@pytest.mark.parametrize("how", ["refused", "dead", "closes"])
-def test_values_are_set_again_after_a_restart(world: MakeWorld, how: str) -> None:
-    holding = world(ALL)
-    holding.play(12)
-    holding.charger.restart(250, how)  # comes back at the failsafe current
+    holding.charger.restart(250)  # comes back at the failsafe current
     holding.play(330)
     assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
     assert holding.lines_with("->")[3:] == ["Dynamic current: 9 A -> 12 A"]
-
-
-def test_holding_begins_when_the_charger_is_there(world: MakeWorld) -> None:
-    holding = world(ALL, away="dead")
-    holding.play(HOUR)
-    holding.charger.away = ""
-    holding.play(61)
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
-
-
-def test_number_that_no_charger_has_is_overwritten(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12})
-    holding.charger.set(DYNAMIC, 0xFFFF)
-    holding.read()
-    assert held(holding) == [12]
-    assert holding.lines == ["Dynamic current: n/a -> 12 A"]
 
 
 def test_late_charger_is_waited_for(world: MakeWorld) -> None:
@@ -164,23 +137,18 @@ def test_late_charger_is_waited_for(world: MakeWorld) -> None:
 @pytest.mark.parametrize("outcome", [2, 4, BUSY, SILENCE, RESET])
 @pytest.mark.parametrize(
     ("address", "begin", "noun"),
-    [(DYNAMIC, DYNAMIC, "current"), (FAILSAFE, 2000, "current"), (TIMEOUT, 2000, "timeout")],
+    [(DYNAMIC, DYNAMIC, "current"), (FAILSAFE, FAILSAFE, "current"), (TIMEOUT, 2000, "timeout")],
     ids=["dynamic", "failsafe", "timeout"],
 )
 def test_value_that_cannot_be_read_is_not_set(
     world: MakeWorld, address: int, begin: int, noun: str, outcome: Outcome
 ) -> None:
     holding = world({address: 12}, failsafe=False)
-    addresses = [address] if outcome == 2 else [begin]
-    end = holding.charger.fault(outcome, *addresses, begin, write=False)
-    if outcome == 2:
-        holding.charger.lack(address, bank="holding")
+    end = holding.charger.fault(outcome, begin, address, write=False)
     holding.play(100)
     assert tries(holding, address) == []
-    (line,) = holding.lines_with(f"WARNING: failed holding {noun}: Cannot read holding register")
-    assert f"register {address}: " in line
+    (line,) = holding.lines_with(f"failed holding {noun}: Cannot read holding register {address}:")
     end()
-    holding.charger.unsupported.clear()
     holding.play(6)
     assert held(holding, address) == [12]
     assert line.replace("WARNING: ", "WARNING: over: ") in holding.lines
@@ -227,7 +195,7 @@ def test_whatever_keeps_a_value_back_is_a_warning(
     """It never ends the program, and does not keep others from being set."""
     holding = world(ALL)
     keep(holding)
-    holding.play(HOUR)
+    holding.play(600)
     assert held(holding) == [16]
     assert len(holding.lines_with("WARNING: failed holding current: ", text)) == 1
     assert not holding.lines_with("over: ")
@@ -236,20 +204,6 @@ def test_whatever_keeps_a_value_back_is_a_warning(
     (warning,) = holding.snapshot.warnings
     assert warning.startswith("failed holding current: ")
     assert text in warning
-
-
-@pytest.mark.parametrize("address", [DYNAMIC, FAILSAFE, TIMEOUT])
-def test_value_that_is_refused_keeps_back_no_other(world: MakeWorld, address: int) -> None:
-    holding = world(ALL)
-    holding.charger.fault(4, address, write=True)
-    holding.read()
-    after = {
-        TIMEOUT: 60,
-        DYNAMIC: 12,
-        FAILSAFE: 9,
-        address: {5004: 16, 2000: 10, 2002: 21}[address],
-    }
-    assert held(holding, *after) == [*after.values()]
 
 
 @pytest.mark.parametrize("outcome", [4, BUSY, 10, SILENCE, RESET, None])
@@ -273,20 +227,10 @@ def test_nothing_is_written_while_limits_are_unknown(
     assert len(holding.lines_with("WARNING: over: failed holding ")) == 3
 
 
-@pytest.mark.parametrize(("amps", "is_set"), [(32, True), (33, False)], ids=str)
-def test_32_a_is_taken_where_the_maximum_is_unsupported(
-    world: MakeWorld, amps: int, is_set: bool
-) -> None:
-    holding = world({DYNAMIC: amps})
-    holding.charger.lack(*range(1100, 1107))
-    holding.read()
-    assert held(holding) == [amps if is_set else 16]
-
-
 def test_value_kept_back_by_limits_is_checked_each_reading(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 20}, delay=0.0)
     holding.charger.set(EVSE_MAX, 18, bank=INPUT)
-    holding.play(HOUR)
+    holding.play(600)
     assert holding.charger.settings == []
     holding.charger.set(EVSE_MAX, 20, bank=INPUT)
     holding.play(5.1)
@@ -303,17 +247,6 @@ def test_check_of_limits_is_no_try(world: MakeWorld) -> None:
     holding.charger.set(EVSE_MAX, 20, bank=INPUT)
     holding.play(40)
     assert gaps(tries(holding)) == FAILED_WAITS[:4], "from the shortest wait on"
-
-
-def test_limits_below_what_is_shown_write_nothing(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 20})
-    holding.play(12)
-    holding.charger.set(EVSE_MAX, 16, bank=INPUT)
-    holding.charger.set(DYNAMIC, 16)
-    holding.charger.requests.clear()
-    holding.play(100)
-    assert holding.charger.settings == []
-    assert len(holding.lines_with("WARNING: failed holding current: ", "20 A is out of range")) == 1
 
 
 def test_warning_ends_where_the_value_shows_by_itself(world: MakeWorld) -> None:
@@ -360,28 +293,13 @@ def test_next_try_comes_with_the_first_reading_after_it_is_due(world: MakeWorld)
     assert gaps(tries(holding)) == [5, 5, 10, 15, 20, 35, 65, 65, 65]
 
 
-def test_tries_start_over_when_right_for_a_minute(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    for _ in range(2):
-        end = holding.charger.fault(4, DYNAMIC, write=True)
-        holding.charger.set(DYNAMIC, 7)
-        holding.charger.requests.clear()
-        holding.play(40)
-        assert gaps(tries(holding)) == FAILED_WAITS[:4]
-        end()
-        holding.play(32)
-        assert held(holding) == [12]
-        holding.play(61)
-
-
 @pytest.mark.parametrize(("seconds", "following"), [(58, [63]), (61, [4])], ids=["58 s", "61 s"])
 def test_right_for_less_than_a_minute_does_not_start_over(
     world: MakeWorld, seconds: float, following: list[float]
 ) -> None:
     holding = world({DYNAMIC: 12}, every=1, delay=0.0)
     waited_long(holding)()
-    while held(holding) != [12]:
-        holding.poll()
+    holding.until(lambda: held(holding) == [12])
     holding.play(seconds)
     holding.charger.fault(4, DYNAMIC, write=True)
     holding.charger.set(DYNAMIC, 7)
@@ -415,18 +333,6 @@ def test_cable_that_is_not_read_for_a_while_starts_nothing_over(
     assert tries(holding) == []
 
 
-def test_vehicle_that_takes_a_current_late_has_it_soon(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, every=1)
-    holding.charger.unplug()
-    end = holding.charger.fault(4, DYNAMIC, write=True)
-    holding.play(300)
-    holding.charger.plug_in()
-    holding.play(5)
-    end()
-    holding.play(9)
-    assert held(holding) == [12]
-
-
 def test_new_wanted_value_is_tried_at_once(world: MakeWorld, tmp_path: Path) -> None:
     file = tmp_path / "amps"
     file.write_text("12")
@@ -448,8 +354,7 @@ def test_loss_starts_nothing_over_and_its_time_does_not_count(world: MakeWorld) 
     begin = holding.clock.now  # of a wait of 60 s
     holding.play(10)
     holding.charger.restart(300)
-    while not tries(holding):
-        holding.poll()
+    holding.until(lambda: tries(holding), 500)
     lost_at, back_at = (at for at, line in holding.logged if "no reading" in line or "is b" in line)
     assert back_at - lost_at > 300
     assert tries(holding)[0] - begin - (back_at - lost_at) == pytest.approx(60, abs=1.1)
@@ -458,8 +363,7 @@ def test_loss_starts_nothing_over_and_its_time_does_not_count(world: MakeWorld) 
 def test_time_of_a_loss_is_no_time_of_being_right(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 12}, every=1, delay=0.0)
     waited_long(holding)()
-    while held(holding) != [12]:
-        holding.poll()
+    holding.until(lambda: held(holding) == [12])
     holding.play(20)
     holding.charger.restart(300, then=lambda: holding.charger.set(DYNAMIC, 12))
     holding.play(330)
@@ -471,71 +375,47 @@ def test_time_of_a_loss_is_no_time_of_being_right(world: MakeWorld) -> None:
     assert gaps(tries(holding))[:1] == [63], "it was right for some 20 s"
 
 
-def test_refusal_is_tried_after_a_loss_when_it_is_due(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12})
-    end = holding.charger.fault(4, DYNAMIC, write=True)
-    holding.play(HOUR)
-    holding.charger.restart(7)
-    end()
-    holding.play(80)
-    assert held(holding) == [12]
-
-
 # --- A value that does not stay ---
 
 
-def test_fight_is_a_warning_above_5_s_and_its_lines_stop(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, delay=0.0)
-    end = holding.charger.fight(6, 2)
-    holding.play(HOUR)
-    text = "the dynamic current does not stay at 12 A: another master may set it, too"
-    assert holding.lines == [
-        "Dynamic current: 16 A -> 12 A",  # 1 s is waited after it
-        "Dynamic current: 6 A -> 12 A",  # 2 s
-        "Dynamic current: 6 A -> 12 A",  # 4 s, and 8 s after the next one
+@pytest.mark.parametrize(
+    ("address", "name", "unit"),
+    [
+        (DYNAMIC, "dynamic current", "A"),
+        (FAILSAFE, "failsafe current", "A"),
+        (TIMEOUT, "failsafe timeout", "s"),
+    ],
+    ids=["dynamic", "failsafe", "timeout"],
+)
+def test_fight_is_a_warning_above_5_s_and_its_lines_stop(
+    world: MakeWorld, address: int, name: str, unit: str
+) -> None:
+    holding = world({address: 12}, delay=0.0)
+    end = holding.charger.fight(8, 2, address)
+    holding.play(600)
+    text = f"the {name} does not stay at 12 {unit}: another master may set it, too"
+    assert holding.lines[1:] == [
+        f"{name.capitalize()}: 8 {unit} -> 12 {unit}",  # 2 s are waited after it
+        f"{name.capitalize()}: 8 {unit} -> 12 {unit}",  # 4 s, and 8 s after the next one
         f"WARNING: {text}",
     ]
-    assert 60 <= len(tries(holding)) <= 66, "about one a minute"
+    assert 14 <= len(tries(holding, address)) <= 15, "about one a minute at last"
     assert holding.snapshot.warnings == (text,)
     end()
-    holding.play(60)
-    assert holding.snapshot.warnings == (text,), "it is to be right for a minute"
-    holding.play(70)
-    assert holding.lines[-1] == f"WARNING: over: {text}"
-    assert holding.snapshot.warnings == ()
-
-
-def test_value_right_since_less_than_a_minute_does_not_stay(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    end = holding.charger.fight(6, 2)
-    holding.play(100)
-    end()
-    while held(holding) != [12]:
-        holding.poll()
+    holding.until(lambda: held(holding, address) == [12])
     right_at = holding.clock.now
-    while holding.snapshot.warnings:
-        holding.poll()
-    assert holding.clock.now - right_at == pytest.approx(60, abs=1)
-
-
-def test_fight_over_the_failsafe_current_is_told_too(world: MakeWorld) -> None:
-    holding = world(ALL)
-    holding.charger.fight(8, 5, FAILSAFE)
-    holding.charger.fight(30, 5, TIMEOUT)
-    holding.play(HOUR)
-    assert {*holding.snapshot.warnings} == {
-        "the failsafe current does not stay at 9 A: another master may set it, too",
-        "the failsafe timeout does not stay at 60 s: another master may set it, too",
-    }
-    assert held(holding) == [12]
+    holding.until(lambda: not holding.snapshot.warnings)
+    assert holding.clock.now == right_at + 60, "until it has been right for a minute"
+    assert holding.lines[4:] == [f"WARNING: over: {text}"]
 
 
 def test_change_now_and_then_is_no_fight(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 12})
     holding.charger.fight(6, 70)
-    holding.play(HOUR)
-    assert not holding.lines_with("WARNING")
-    assert len(holding.lines) == 52
+    holding.play(720)
+    assert holding.lines == ["Dynamic current: 16 A -> 12 A"] + 10 * [
+        "Dynamic current: 6 A -> 12 A"
+    ]
 
 
 def test_refusal_after_a_change_is_no_fight(world: MakeWorld) -> None:
@@ -564,7 +444,7 @@ def test_refusal_after_a_change_is_no_fight(world: MakeWorld) -> None:
 def test_service_starts_without_a_vehicle(world: MakeWorld, how: str, state: int) -> None:
     holding = world({DYNAMIC: 12, FAILSAFE: 9}, without_vehicle=how)
     holding.charger.unplug(state)
-    holding.play(HOUR)
+    holding.play(600)
     assert held(holding, DYNAMIC, FAILSAFE) == [16, 9]
     (line,) = holding.lines_with("WARNING: failed holding current: dynamic current: ")
     assert len(holding.lines) == 2
@@ -580,12 +460,12 @@ def test_service_starts_without_a_vehicle(world: MakeWorld, how: str, state: int
 def test_pause_that_becomes_6_is_set_when_a_vehicle_comes(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 0}, without_vehicle="makes 6 of 0")
     holding.charger.unplug()
-    holding.play(HOUR)
+    holding.play(600)
     assert held(holding) == [6]
     (line,) = holding.lines
     why = "0 A was acknowledged, and the charger shows 6 A (it was 16 A); 0 pauses charging, and"
     assert line.startswith(f"WARNING: failed holding current: dynamic current: {why}")
-    assert 50 < len(tries(holding)) < 70, "about one a minute"
+    assert 12 < len(tries(holding)) < 18, "about one a minute"
     holding.charger.plug_in()
     holding.read(2)
     assert held(holding) == [0]
@@ -594,20 +474,6 @@ def test_pause_that_becomes_6_is_set_when_a_vehicle_comes(world: MakeWorld) -> N
 
 
 # --- Writes without a reply ---
-
-
-@pytest.mark.parametrize("executed", [False, True], ids=["lost", "carried out"])
-@pytest.mark.parametrize("outcome", [SILENCE, RESET, CLOSE])
-@pytest.mark.parametrize("address", [DYNAMIC, FAILSAFE, TIMEOUT])
-def test_write_without_a_reply_is_sent_again_and_read_back(
-    world: MakeWorld, address: int, outcome: str, executed: bool
-) -> None:
-    holding = world(ALL)
-    holding.charger.fault(outcome, address, write=True, times=1, executed=executed)
-    holding.read()
-    assert len(tries(holding, address)) == 2
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
-    assert not holding.lines_with("WARNING")
 
 
 @pytest.mark.parametrize("executed", [False, True], ids=["lost", "carried out"])

@@ -28,6 +28,7 @@ from program import (
     eventually,
     full_terminal,
     side_by_side,
+    thread_count,
     warnings,
 )
 
@@ -170,10 +171,6 @@ def test_two_signals_in_a_row_end_it_at_any_moment(start: Start) -> None:
         assert all(line.endswith("}\n") for line in staying.running.out)
 
 
-def threads(process: Any) -> int:
-    return len(os.listdir(f"/proc/{process.pid}/task"))
-
-
 def test_last_words_are_said_once_however_many_signals(environment: dict[str, str]) -> None:
     def end(case: tuple[Any, bool]) -> None:
         pair, slowly = case
@@ -182,10 +179,12 @@ def test_last_words_are_said_once_however_many_signals(environment: dict[str, st
             eventually(lambda: "no reading yet" in window.sent)
             if slowly:  # the second one comes while the words wait for the terminal
                 window.stop()
-                before = threads(window.process)
+                before = thread_count(window.process)
                 window.process.send_signal(pair[0][0])
                 eventually(
-                    lambda: window.process.poll() is not None or threads(window.process) > before
+                    lambda: (
+                        window.process.poll() is not None or thread_count(window.process) > before
+                    )
                 )
             right = send(window.process, pair, 100)
             window.go_on()

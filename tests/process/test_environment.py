@@ -15,10 +15,10 @@ from typing import Any, Callable, Sequence
 
 import pytest
 from charger import SimulatedCharger
-from door import free_port, listening
+from door import free_port
 from program import ROOT, SCRIPT, Result, Run, needs, side_by_side, target
 from readings import FORMATS, WHOLE, reading_of
-from registers import CORE_RANGES, DYNAMIC, INPUT, READING, reads, text
+from registers import CORE_RANGES, INPUT, READING, reads, text
 
 USUAL = {"timestamp": WHOLE["timestamp"], **READING}
 
@@ -138,24 +138,6 @@ def test_script_runs_by_its_own_name(
     result = finish(arguments, cwd=tmp_path / cwd, env=variables)
     assert (result.returncode, result.stderr) == (0, "")
     assert reading_of(result.stdout) == USUAL
-
-
-def test_log_grows_by_a_line_for_each_run_that_succeeds(call: Run, tmp_path: Path) -> None:
-    codes = []
-    with listening() as charger, (tmp_path / "log").open("a", encoding="utf-8") as log:
-        for current in (10, 11, None, 12):
-            if current is None:
-                charger.stop()
-            else:
-                charger.set(DYNAMIC, current)
-            codes.append(call("--format=json", charger=charger, stdout=log).returncode)
-            if current is None:
-                charger.start()
-    assert codes == [0, 0, 1, 0]
-    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines(keepends=True)
-    assert all(line.endswith("\n") for line in lines)
-    currents = [json.loads(line)["settings"]["dynamic_current_a"] for line in lines]
-    assert currents == [10, 11, 12]
 
 
 def test_script_metadata_and_requirements_agree() -> None:

@@ -31,8 +31,10 @@ from program import (
     catches,
     command,
     eventually,
+    fill,
     full_pipe,
     side_by_side,
+    thread_count,
 )
 from registers import DYNAMIC, FAILSAFE, HOLDING, READING
 
@@ -134,22 +136,43 @@ def test_lines_of_v_wait_while_values_are_set(start: Start, charger: SimulatedCh
     ]
 
 
-@each_signal
-def test_signal_ends_it_though_nobody_takes_its_last_words(
-    charger: SimulatedCharger, environment: dict[str, str], number: int, code: int
-) -> None:
-    charger.fault(SILENCE, write=True)
-    with full_pipe() as stderr:
+Setting = Callable[[int], "contextlib.AbstractContextManager[Any]"]
+
+
+@pytest.fixture
+def setting(charger: SimulatedCharger, environment: dict[str, str]) -> Setting:
+    """Run vestel.py --set-current=12 as a process that writes to this stderr."""
+
+    @contextlib.contextmanager
+    def run(stderr: int) -> Iterator[Any]:
         arguments = command(["--set-current=12", "--timeout=60"], charger)
-        with subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
-        ) as process:
+        streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+        with subprocess.Popen(arguments, env=environment, **streams) as process:
             try:
-                eventually(lambda: charger.writes)
-                process.send_signal(number)
-                assert process.wait(timeout=60) == code
+                yield process
             finally:
                 process.kill()
+
+    return run
+
+
+def test_full_stderr_holds_up_no_write(charger: SimulatedCharger, setting: Setting) -> None:
+    with full_pipe() as stderr, setting(stderr) as process:
+        eventually(lambda: (charger[DYNAMIC], charger[FAILSAFE]) == (12, 12))
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+
+
+@each_signal
+def test_signal_ends_it_though_nobody_takes_its_last_words(
+    charger: SimulatedCharger, setting: Setting, number: int, code: int
+) -> None:
+    charger.fault(SILENCE, write=True)
+    with full_pipe() as stderr, setting(stderr) as process:
+        eventually(lambda: charger.writes)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
 
 
 @each_signal
@@ -165,19 +188,22 @@ def test_two_signals_in_a_row_are_answered_once(
 
 
 @each_signal
-def test_signal_ends_the_wait_for_a_reading(start: Start, number: int, code: int) -> None:
-    def interrupt(case: tuple[str, int]) -> None:
-        option, address = case
-        with listening() as charger:
-            charger.fault(SILENCE, address)
-            running = start(option, "--timeout=300", charger=charger)
-            eventually(lambda: charger.times_of(address))
-            assert (running.end(number), running.out) == (code, [])
-            assert option == "-v" or running.err == []
-            assert "Traceback" not in "".join(running.err)
-
-    cases = [("--format=json", 100), ("-v", 100), ("--format=json", 5004), ("--details", 405)]
-    side_by_side(interrupt, cases)
+def test_second_signal_during_the_last_words_adds_none(
+    charger: SimulatedCharger, setting: Setting, number: int, code: int
+) -> None:
+    charger.fault(SILENCE, write=True)
+    reader, writer = os.pipe()
+    fill(writer)
+    with open(reader, "rb") as stderr, setting(writer) as process:
+        os.close(writer)
+        eventually(lambda: charger.writes)
+        threads = thread_count(process)
+        process.send_signal(number)
+        eventually(lambda: process.poll() is not None or thread_count(process) > threads)
+        process.send_signal(number)
+        said = stderr.read().count(b"ERROR: interrupted")
+        assert process.wait(timeout=60) == code
+    assert said <= 1, "it waits for half a second, and no longer"
 
 
 @each_signal
@@ -241,14 +267,6 @@ def test_caller_of_main_keeps_its_own_handlers(
     out, err = talk([sys.executable, "-c", OWN_HANDLERS, *arguments[1:]], pids, environment)
     assert err.splitlines() == [DYNAMIC_LINE, FAILSAFE_LINE, "exit code 0"]
     assert re.fullmatch(r"mine\nmine, too\n== Identity ==\n(.*\n)+0\n", out)
-
-
-def test_main_leaves_the_handlers_of_this_process_alone(
-    call: Run, charger: SimulatedCharger
-) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert call("--set-current=12", charger=charger).returncode == 0
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 @pytest.mark.parametrize("write", [True, False], ids=["write", "read-back"])

@@ -57,7 +57,7 @@ def test_charger_is_read_held_and_found_again_after_a_loss(start: Start) -> None
             charger.stop()
             charger.set(DYNAMIC, 10)  # as a box does that misses the heartbeat
             eventually(lambda: warnings(staying.running, "WARNING: no reading since "))
-            assert mode == "watch" or staying.newest() is None
+            eventually(lambda: mode == "watch" or staying.newest() is None)
             charger.start()
             eventually(lambda: len(err) == 5)
             assert {*err[3:]} == {
@@ -143,57 +143,53 @@ def test_hold_follows_its_file_over_one_connection(
     file = tmp_path / "current"
     options = "--watch=1", "--format=json", f"--hold={file}"
     running = start(*options, charger=charger)
-    err = running.err
-
-    def news() -> list[str]:
-        """Return the lines that have come since the last call."""
-        fresh = err[seen[0] :]
-        seen[0] += len(fresh)
-        return [line.replace(str(file), "FILE") for line in fresh]
-
     seen = [0]
+
+    def news(count: int) -> list[str]:
+        """Return the lines that have come since the last call, as soon as there are so many."""
+        eventually(lambda: len(running.err) >= seen[0] + count)
+        fresh = running.err[seen[0] :]
+        seen[0] += len(fresh)
+        assert len(fresh) == count, fresh
+        return sorted(line.replace(str(file), "FILE") for line in fresh)
+
     missing = "WARNING: --hold: FILE: No such file or directory\n"
     wait_for_reading(running)
-    assert (charger[DYNAMIC], news()) == (16, [missing])
+    assert (charger[DYNAMIC], news(1)) == (16, [missing])
 
     file.write_text("12\n", encoding="utf-8")
     eventually(lambda: charger[DYNAMIC] == 12)
     over = missing.replace("WARNING: ", "WARNING: over: ")
-    eventually(lambda: len(err) == 3)
-    assert {*news()} == {"Dynamic current: 16 A -> 12 A\n", over}
+    assert news(2) == ["Dynamic current: 16 A -> 12 A\n", over]
 
     file.write_text(" \n", encoding="utf-8")
     wait_for_reading(running)
-    assert (charger[DYNAMIC], news()) == (12, [])
+    assert (charger[DYNAMIC], news(0)) == (12, [])
 
     file.write_text("7", encoding="utf-8")
     eventually(lambda: charger[DYNAMIC] == 7)
-    eventually(lambda: len(err) == 4)
-    assert news() == ["Dynamic current: 12 A -> 7 A\n"]
+    assert news(1) == ["Dynamic current: 12 A -> 7 A\n"]
 
     file.write_text("full speed\n", encoding="utf-8")
-    wait_for_reading(running)
-    (nonsense,) = news()
+    (nonsense,) = news(1)
     assert nonsense.startswith("WARNING: --hold: FILE: 'full speed' ")
     charger.plug_in()  # the box puts its minimum there
     eventually(lambda: charger[DYNAMIC] == 7)
-    eventually(lambda: len(err) == 6)
-    assert news() == ["Dynamic current: 6 A -> 7 A\n"]
+    assert news(1) == ["Dynamic current: 6 A -> 7 A\n"]
 
     file.write_text("33\n", encoding="utf-8")
     wait_for_reading(running)
-    assert (charger[DYNAMIC], news()) == (7, []), "the cause is the same: the file"
+    assert (charger[DYNAMIC], news(0)) == (7, []), "the cause is the same: the file"
 
     file.write_text("0\n", encoding="utf-8")
     eventually(lambda: charger[DYNAMIC] == 0)
-    eventually(lambda: len(err) == 8)
-    change, over = sorted(news())
+    change, over = news(2)
     assert change == "Dynamic current: 7 A -> 0 A\n"
     assert over.startswith("WARNING: over: --hold: FILE: dynamic current 33 A is out of range")
 
     file.unlink()
     wait_for_reading(running)
-    assert (charger[DYNAMIC], news()) == (0, [missing])
+    assert (charger[DYNAMIC], news(1)) == (0, [missing])
 
     assert running.end() == 0
     assert charger.connections == 1

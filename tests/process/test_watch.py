@@ -20,7 +20,6 @@ import pytest
 from charger import SILENCE, SimulatedCharger
 from door import listening
 from program import (
-    DRAWING,
     ENTER,
     LEAVE,
     STAMP,
@@ -153,22 +152,15 @@ def test_live_view_is_drawn_in_place_in_the_size_of_now(
     assert "\x1b[H\x1b[" not in sent, "nothing is wiped before it is written"
 
 
-def test_live_view_without_news_is_redrawn_at_resize_and_fg(
+def test_live_view_without_news_is_redrawn_at_a_resize(
     charger: SimulatedCharger, terminal: Open
 ) -> None:
     charger.fault(SILENCE)
     window = terminal("--timeout=300", charger=charger, columns=100)
-    window.drawings(1)
     eventually(lambda: charger.requests)
+    window.drawings(1)
     window.resize(20, 24)
     eventually(lambda: len(lines_of(window.drawings()[-1])[0]) == 20)
-    window.process.send_signal(signal.SIGSTOP)
-    stopped_at = time.monotonic()
-    eventually(lambda: time.monotonic() > stopped_at + 1)  # others use the terminal meanwhile
-    before = len(DRAWING.findall(window.sent))
-    window.process.send_signal(signal.SIGCONT)
-    first, second = window.drawings(before + 1)[before - 1 : before + 1]
-    assert second == first
 
 
 def test_live_view_keeps_warnings_that_last_at_its_foot(

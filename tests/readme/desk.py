@@ -21,7 +21,7 @@ from typing import Any, Iterator, NamedTuple
 from charger import SimulatedCharger
 from door import free_port
 from manual import block
-from program import ROOT, Http, eventually
+from program import ROOT, Answer, Http, eventually
 
 VENV = 'mkdir -p "$3/bin" && cp {stubs}/python {stubs}/pip {stubs}/activate "$3/bin"'
 # What would need root, install packages, or wait.
@@ -35,7 +35,7 @@ STUBS = {
     "activate": 'PATH="$PWD/.venv/bin:$PATH"',
     "sudo": 'case $1 in apt|systemctl) echo "$@" >> {log} ;; *) exec "$@" ;; esac',
 }
-# What a crontab meets, too. Each `sleep` is noted, and ends when the test lets it, or soon.
+# What a crontab meets, too. Each `sleep` is noted, and waits for the test only if that steps.
 TOOLS = {
     "sleep": """
         echo "$1" >> {log}.sleeps
@@ -62,7 +62,9 @@ class Desk:
     def __init__(self, tmp: Path, charger: SimulatedCharger) -> None:
         self.charger, self.service = charger, Http(free_port())
         self.broker = self.meter = 0  # ports
+        self.scripts = 0  # that were started
         self.home, self.opt, self.textfiles = tmp / "you", tmp / "vestel", tmp / "textfiles"
+        self.charger_log = self.home / "charger.jsonl"
         self.log, stubs, tools = tmp / "log", tmp / "stubs", tmp / "tools"
         for directory in (self.home, self.opt, self.textfiles, stubs, tools):
             directory.mkdir()
@@ -102,6 +104,18 @@ class Desk:
         assert "192.168." not in text
         return text
 
+    @property
+    def slept(self) -> list[str]:
+        """How long each `sleep` was to last that has begun."""
+        path = Path(f"{self.log}.sleeps")
+        return path.read_text().splitlines() if path.exists() else []
+
+    def get(self, path: str) -> Answer:
+        """Ask the service; the status is 0 while nothing listens."""
+        with contextlib.suppress(OSError):
+            return self.service.ask(path)
+        return Answer(0, {}, "")
+
     # --- Commands -------------------------------------------------------------------------------
 
     def run(self, *command: str, **more: Any) -> Ended:
@@ -121,8 +135,10 @@ class Desk:
         return self.run("/bin/sh", "-c", command, env=small, cwd=str(self.home), **more)
 
     @contextlib.contextmanager
-    def running(self, script: str) -> Iterator[Started]:
-        """Run a script that stays, until the end of the block."""
+    def running(self, script: str, steps: bool = False) -> Iterator[Started]:
+        """Run a script that stays, until the end of the block; `steps` is for Started.step."""
+        if steps:
+            os.mkfifo(f"{self.log}.steps")
         started = Started(self, self.here(script))
         try:
             yield started
@@ -139,8 +155,9 @@ class Started:
     """A script that stays."""
 
     def __init__(self, desk: Desk, script: str) -> None:
-        self.log = desk.log
-        self._paths = [desk.home / "out", desk.home / "err"]
+        self.desk = desk
+        desk.scripts += 1
+        self._paths = [desk.home / f"{stream} {desk.scripts}" for stream in ("out", "err")]
         with self._paths[0].open("w") as out, self._paths[1].open("w") as err:
             self.process = subprocess.Popen(
                 ["sh", "-ec", script],
@@ -160,35 +177,31 @@ class Started:
     def err(self) -> str:
         return self._paths[1].read_text()
 
+    def wait_for(self, out: str, err: str) -> None:
+        """Wait until that was printed, by a script that goes on."""
+        eventually(lambda: re.search(out, self.out) and re.search(err, self.err))
+        assert self.process.poll() is None
+
     def step(self) -> None:
-        """Let the script sleep to the end, and go on to its next sleep."""
-        sleeps = Path(f"{self.log}.sleeps")
+        """Let the script's sleep end, and wait for the next one."""
+        eventually(lambda: self.desk.slept)
+        before = len(self.desk.slept)
+        eventually(self._end_sleep)
+        eventually(lambda: len(self.desk.slept) > before)
 
-        def slept() -> int:
-            return len(sleeps.read_text().splitlines()) if sleeps.exists() else 0
-
-        eventually(slept)
-        before = slept()
-        steps = eventually(self._open_steps)
-        os.write(steps, b"\n")
-        os.close(steps)
-        eventually(lambda: slept() > before)
-
-    def _open_steps(self) -> int | None:
+    def _end_sleep(self) -> bool:
         assert self.process.poll() is None, self.err
-        with contextlib.suppress(OSError):  # nobody sleeps yet
-            return os.open(f"{self.log}.steps", os.O_WRONLY | os.O_NONBLOCK)
-        return None
+        with contextlib.suppress(OSError):  # it does not read yet
+            steps = os.open(f"{self.desk.log}.steps", os.O_WRONLY | os.O_NONBLOCK)
+            os.write(steps, b"\n")
+            os.close(steps)
+            return True
+        return False
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(timeout=60)
-
-
-def stepping(desk: Desk) -> None:
-    """From now on, each `sleep` ends when the test calls `step`."""
-    os.mkfifo(f"{desk.log}.steps")
 
 
 @contextlib.contextmanager
@@ -213,12 +226,3 @@ def answering(answers: dict[str, str]) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def unit(heading: str, number: int = 1) -> dict[str, list[str]]:
-    """Return the lines of a unit of systemd, by key."""
-    lines: dict[str, list[str]] = {}
-    for key, value in re.findall(r"^(\w+)=(.*)$", block(heading, "ini", number), re.MULTILINE):
-        lines.setdefault(key, []).append(value)
-    return lines
-

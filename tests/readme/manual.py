@@ -65,36 +65,37 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-CRON_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-
-
 class CronLine(NamedTuple):
-    """A line of a crontab: the minutes and hours at which it runs, each day, and its command."""
+    """A line of a crontab, which runs each day: at which minutes and hours, and what."""
 
-    minutes: list[int]
-    hours: list[int]
+    minutes: range
+    hours: range
     command: str
 
 
-def _times(field: str, least: int, most: int) -> list[int]:
-    found = re.fullmatch(r"(\*|(\d+)(-(\d+))?)(/(\d+))?", field)
+def _times(field: str, size: int) -> range:
+    found = re.fullmatch(r"(\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", field)
     assert found, f"{field} is no field of a crontab"
-    first = int(found[2] or least)
-    last = int(found[4] or (found[2] if found[2] and not found[5] else most))
-    assert least <= first <= last <= most
-    return [*range(first, last + 1, int(found[6] or 1))]
+    everything, first, last, step = found.groups()
+    end = size if everything == "*" else int(last or first) + 1
+    assert end <= size
+    return range(int(first or 0), end, int(step or 1))
 
 
 def cron_lines(text: str) -> list[CronLine]:
     lines = []
     for line in text.splitlines():
-        *fields, command = line.split(" ", 5)
-        times = [_times(field, *bounds) for field, bounds in zip(fields, CRON_FIELDS)]
-        assert fields[2:] == ["*"] * 3
+        minute, hour, *days, command = line.split(" ", 5)
+        assert days == ["*"] * 3
         assert "%" not in command, "a line break to cron"
-        lines.append(CronLine(times[0], times[1], command))
+        lines.append(CronLine(_times(minute, 60), _times(hour, 24), command))
     return lines
 
 
 def cron_commands(text: str) -> list[str]:
     return [line.command for line in cron_lines(text)]
+
+
+def unit(heading: str) -> dict[str, str]:
+    """Return the lines of a unit of systemd."""
+    return dict(re.findall(r"^(\w+)=(.*)$", block(heading, "ini"), re.MULTILINE))

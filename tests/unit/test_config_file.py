@@ -16,24 +16,27 @@ import vestel
 pytestmark = pytest.mark.every_version
 
 BESIDE, IN_HOME = f"opt/{NAME}", f".config/{NAME}"
+OTHER = {"ip": "127.0.0.9", "unit": 9, "base": 1, "nonsense": 1}  # of a file that is not read
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Give the home directory of the program, which stands in opt/."""
-    (tmp_path / "opt").mkdir()
-    (tmp_path / ".config").mkdir()
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the home directory of the program, which stands in opt/. It is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for directory in ("opt", ".config", "work"):
+        (tmp_path / directory).mkdir()
     return tmp_path.resolve()
 
 
-def assert_well(result: Result[str]) -> None:
-    """The run has logged nothing."""
+def assert_well(result: Result[str], memory: Memory, **settings: Any) -> None:
+    """The run has logged nothing, and reached the charger with these settings."""
     assert (result.returncode, result.stderr) == (0, "")
+    assert reached(memory) == {**DEFAULTS, **settings}
 
 
-def assert_error(result: Result[str], beginning: str, *words: str) -> None:
-    """The run has ended in one ERROR line about the configuration."""
-    assert (result.returncode, result.stdout) == (2, "")
+def assert_error(result: Result[str], memory: Memory, beginning: str, *words: str) -> None:
+    """The run has ended in one ERROR line about the configuration, and reached nothing."""
+    assert (result.returncode, result.stdout, memory.targets) == (2, "", [])
     assert result.stderr.startswith(f"ERROR: {beginning}")
     assert result.stderr.endswith("\n")
     assert result.stderr[:-1].isprintable(), "more than a line, or a control character"
@@ -43,110 +46,67 @@ def assert_error(result: Result[str], beginning: str, *words: str) -> None:
 
 # --- Where it is looked for ---------------------------------------------------------------------
 
+BOX = {"ip": "charger", "unit": 4}
+FOUND: dict[str, tuple[dict[str, Any], str]] = {  # the files, and the options
+    "beside the script": ({BESIDE: BOX, IN_HOME: OTHER}, ""),
+    "in home": ({IN_HOME: BOX}, ""),
+    "--config": ({BESIDE: OTHER, IN_HOME: OTHER, "box.cfg": BOX}, "--config=box.cfg"),
+    "none at all": ({}, "--ip=charger --unit=4"),
+}
 
-def test_the_file_beside_the_script_is_used_alone(memory: Memory, call: Run, home: Path) -> None:
-    write(home / BESIDE, ip="charger")
-    write(home / IN_HOME, ip="127.0.0.9", unit=9, base=1, nonsense=1)
-    assert_well(call())
-    assert reached(memory) == {"ip": "charger", **DEFAULTS}
 
-
-def test_what_the_first_file_lacks_is_not_in_the_second(
-    memory: Memory, call: Run, home: Path
+@pytest.mark.parametrize(("files", "options"), FOUND.values(), ids=[*FOUND])
+def test_the_first_file_is_used_alone(
+    memory: Memory, call: Run, home: Path, files: dict[str, Any], options: str
 ) -> None:
-    write(home / BESIDE, unit=3)
-    write(home / IN_HOME, ip="charger")
-    assert_error(call(), "IP not set", str(home / BESIDE))
-    assert memory.targets == []
+    for name, settings in files.items():
+        write(home / name, **settings)
+    assert_well(call(*options.split()), memory, **BOX)
 
 
-@pytest.mark.parametrize("spoil", [Path.mkdir, Path.touch], ids=["directory", "empty"])
-def test_a_bad_first_file_hides_a_good_second_one(
-    memory: Memory, call: Run, home: Path, spoil: Any
+NOT_FOUND: dict[str, tuple[dict[str, Any], str, str]] = {  # and what the ERROR names
+    "in the first file": ({BESIDE: {"unit": 3}, IN_HOME: BOX}, "", BESIDE),
+    "in that of --config": ({"a.ini": {"unit": 3}, BESIDE: BOX}, "--config=a.ini", "a.ini"),
+    "without any file": ({}, "", BESIDE),
+    "nor in home": ({}, "", IN_HOME),
+    "a file in the working directory": ({NAME: OTHER}, "", BESIDE),
+    "another directory": ({f"work/{NAME}": OTHER}, "", BESIDE),
+    "another name": ({".vestel_modbus.ini": OTHER}, "", BESIDE),
+    ".config beside the script": ({f"opt/{IN_HOME}": OTHER}, "", BESIDE),
+}
+
+
+@pytest.mark.parametrize(("files", "options", "named"), NOT_FOUND.values(), ids=[*NOT_FOUND])
+def test_an_ip_in_no_other_file_is_taken(
+    memory: Memory, call: Run, home: Path, files: dict[str, Any], options: str, named: str
 ) -> None:
-    spoil(home / BESIDE)
-    write(home / IN_HOME, ip="charger")
-    assert_error(call(), f"{home / BESIDE}: ")
-    assert memory.targets == []
-
-
-def test_without_a_file_beside_the_script_home_is_used(
-    memory: Memory, call: Run, home: Path
-) -> None:
-    write(home / IN_HOME, ip="charger", unit=4)
-    assert_well(call())
-    assert reached(memory) == {"ip": "charger", **DEFAULTS, "unit": 4}
+    for name, settings in files.items():
+        write(home / name, **settings)
+    assert_error(call(*options.split()), memory, "IP not set", "--ip", named)
 
 
 @pytest.mark.parametrize("link", ["absolute", "relative", "link to a link"])
 def test_beside_the_script_means_where_its_links_lead(
     memory: Memory, call: Run, home: Path, monkeypatch: pytest.MonkeyPatch, link: str
 ) -> None:
-    write(home / BESIDE, ip="charger", unit=5)
+    write(home / BESIDE, **BOX)
     (home / "opt/vestel.py").touch()
     script = home / "bin/vestel.py"
-    write(home / "bin" / NAME, ip="charger", unit=9)
+    write(home / "bin" / NAME, **OTHER)
     script.symlink_to(home / "opt/vestel.py" if link == "absolute" else Path("../opt/vestel.py"))
     if link == "link to a link":
         script = home / "wallbox"
         script.symlink_to("bin/vestel.py")
     monkeypatch.setattr(vestel, "__file__", str(script))
-    monkeypatch.chdir(home / "bin")
-    assert_well(call())
-    assert reached(memory)["unit"] == 5
+    assert_well(call(), memory, **BOX)
 
 
-@pytest.mark.parametrize(
-    "where", [NAME, f"work/{NAME}", ".vestel_modbus.ini", f"opt/.config/{NAME}"]
-)
-def test_a_file_anywhere_else_is_not_read(
-    memory: Memory, call: Run, home: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    (home / "work").mkdir()
-    write(home / where, ip="charger", nonsense=1)
-    monkeypatch.chdir(home / "work")
-    assert_error(call(), "IP not set")
-    assert memory.targets == []
-
-
-@pytest.mark.parametrize("relative", [False, True], ids=["absolute", "relative"])
-def test_config_is_read_instead_of_both(
-    memory: Memory, call: Run, home: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
-) -> None:
-    write(home / BESIDE, ip="127.0.0.9", unit=9, nonsense=1)
-    write(home / IN_HOME, ip="127.0.0.9", base=1, nonsense=1)
-    path = write(home / "my box.cfg", ip="charger", unit=6)
-    monkeypatch.chdir(home)
-    assert_well(call("--config", path.name if relative else str(path)))
-    assert reached(memory) == {"ip": "charger", **DEFAULTS, "unit": 6}
-
-
-def test_what_config_lacks_is_not_in_the_other_files(memory: Memory, call: Run, home: Path) -> None:
-    write(home / BESIDE, ip="charger")
-    write(home / IN_HOME, ip="charger")
-    path = write(home / "other.ini", unit=1)
-    assert_error(call("--config", str(path)), "IP not set", str(path))
-    assert memory.targets == []
-
-
-def test_without_any_file_ip_is_enough(memory: Memory, call: Run) -> None:
-    assert_well(call("--ip=charger"))
-    assert reached(memory) == {"ip": "charger", **DEFAULTS}
-
-
-def test_without_file_and_ip_both_places_are_named(memory: Memory, call: Run, home: Path) -> None:
-    assert_error(call(), "IP not set", "--ip", str(home / BESIDE), str(home / IN_HOME))
-    assert memory.targets == []
-
-
-@pytest.mark.parametrize("name", [BESIDE, IN_HOME])
-def test_demo_reads_no_file(call: Run, home: Path, name: str) -> None:
-    (home / name).write_bytes(b"\xff")
-    assert_well(call("--demo"))
-
-
-def test_demo_does_not_look_at_config(call: Run, home: Path) -> None:
-    assert_well(call("--demo", "--config", str(home / "missing.ini")))
+@pytest.mark.parametrize("options", ["", "--config=missing.ini"])
+def test_demo_reads_no_file(memory: Memory, call: Run, home: Path, options: str) -> None:
+    for name in (BESIDE, IN_HOME):
+        (home / name).write_bytes(b"\xff")
+    result = call("--demo", *options.split())
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # --- What it may hold ---------------------------------------------------------------------------
@@ -170,18 +130,16 @@ WRITTEN = {
 @pytest.mark.parametrize("text", WRITTEN.values(), ids=[*WRITTEN])
 def test_a_file_may_be_written_so(memory: Memory, call: Run, home: Path, text: str) -> None:
     (home / BESIDE).write_bytes(text.encode())
-    assert_well(call())
-    assert reached(memory) == {"ip": "charger", **DEFAULTS, "port": 5020, "unit": 7}
+    assert_well(call(), memory, ip="charger", port=5020, unit=7)
 
 
-@pytest.mark.parametrize("value", ["1", "50%", "%(ip)s", "%", "${ip}", ""])
+@pytest.mark.parametrize("value", ["1", "50%", "%(ip)s", "${ip}", ""])
 def test_an_unknown_key_is_a_warning_that_names_the_known(
     memory: Memory, call: Run, home: Path, value: str
 ) -> None:
     path = write(home / BESIDE, ip="charger", unti=value, details="yes")
     result = call()
-    assert result.returncode == 0
-    assert reached(memory) == {"ip": "charger", **DEFAULTS}
+    assert (result.returncode, reached(memory)) == (0, {"ip": "charger", **DEFAULTS})
     about = "unknown key, ignored; known are ip, port, unit, base, timeout"
     assert result.stderr.splitlines() == [
         f"WARNING: {path}: unti: {about}",
@@ -191,32 +149,15 @@ def test_an_unknown_key_is_a_warning_that_names_the_known(
 
 # --- What is wrong with it ----------------------------------------------------------------------
 
+SPECIAL = ["50%", "%(port)s", "%(nothing)s", "%%", "%", "${ip}", "5;2", "5#2", "'1'"]
 
-@pytest.mark.parametrize(("key", "value"), cases(REFUSED))
+
+@pytest.mark.parametrize(("key", "value"), cases({**REFUSED, "unit": REFUSED["unit"] + SPECIAL}))
 def test_a_bad_value_names_the_file_and_the_key(
     memory: Memory, call: Run, home: Path, key: str, value: str
 ) -> None:
     path = write(home / "box.ini", **{"ip": "charger", key: value})
-    assert_error(call("--config", str(path)), f"{path}: {key}: ")
-    assert memory.targets == []
-
-
-@pytest.mark.parametrize(
-    "value", ["50%", "%(port)s", "%(nothing)s", "%%", "%", "${ip}", "5;2", "5#2", "'1'"]
-)
-def test_special_characters_are_no_more_than_a_bad_value(call: Run, home: Path, value: str) -> None:
-    for key in ("port", "unit", "base", "timeout"):
-        path = write(home / "box.ini", **{"ip": "charger", key: value})
-        assert_error(call("--config", str(path)), f"{path}: {key}: ")
-
-
-def test_a_bad_value_follows_the_warning_of_an_unknown_key(call: Run, home: Path) -> None:
-    path = write(home / BESIDE, ip="charger", unti=1, unit="x")
-    result = call()
-    warning, error = result.stderr.splitlines()
-    assert (result.returncode, result.stdout) == (2, "")
-    assert warning.startswith("WARNING: ")
-    assert error.startswith(f"ERROR: {path}: unit: ")
+    assert_error(call("--config", str(path)), memory, f"{path}: {key}: ")
 
 
 IP = b"[vestel]\nip = 127.0.0.9\n"
@@ -255,42 +196,20 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
 def test_a_malformed_file_is_one_error_that_names_it(
     memory: Memory, call: Run, home: Path, content: bytes, word: str
 ) -> None:
-    path = home / "box.ini"
-    path.write_bytes(content)
-    assert_error(call("--config", str(path)), f"{path}: ", word)
-    assert memory.targets == []
+    (home / BESIDE).write_bytes(content)
+    write(home / IN_HOME, **BOX)
+    for options in ([], ["--ip=charger"]):
+        assert_error(call(*options), memory, f"{home / BESIDE}: ", word)
 
 
-IP_OR_NOT = pytest.mark.parametrize("options", [[], ["--ip=charger"]], ids=["no ip", "with ip"])
-
-
-@IP_OR_NOT
 @pytest.mark.parametrize(
-    "name", ["missing.ini", "opt", "missing/box.ini", "opt/vestel.py/x", "a" * 300]
+    "name", ["missing.ini", "opt", "missing/box.ini", "opt/vestel.py/x", "a" * 300, ""]
 )
 def test_a_file_that_cannot_be_read_is_an_error(
-    memory: Memory, call: Run, home: Path, options: list[str], name: str
+    memory: Memory, call: Run, home: Path, name: str
 ) -> None:
     (home / "opt/vestel.py").touch()
-    assert_error(call("--config", str(home / name), *options), f"{home / name}: ")
-    assert memory.targets == []
-
-
-@IP_OR_NOT
-def test_an_empty_config_says_that_it_is_empty(
-    memory: Memory, call: Run, home: Path, options: list[str]
-) -> None:
-    write(home / BESIDE, ip="charger")
-    assert_error(call("--config=", *options), "--config is empty")
-    assert memory.targets == []
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff", b"", b"[vestel]\nunit = x\n"], ids=["bytes", "empty", "value"]
-)
-def test_a_bad_file_is_an_error_though_ip_is_given(
-    memory: Memory, call: Run, home: Path, content: bytes
-) -> None:
-    (home / BESIDE).write_bytes(content)
-    assert_error(call("--ip=charger"), f"{home / BESIDE}: ")
-    assert memory.targets == []
+    write(home / BESIDE, **BOX)
+    beginning = f"{name}: " if name else "--config is empty"
+    for options in ([], ["--ip=charger"]):
+        assert_error(call(f"--config={name}", *options), memory, beginning)

@@ -9,15 +9,12 @@ import pytest
 from clock import Clock
 from conftest import Memory
 from program import Run
-from readings import FORMATS, WHOLE, flat, sample_values, without
+from readings import WHOLE, flat
 from registers import (
     DYNAMIC,
     FAILSAFE,
     HOLDING,
-    HUMAN,
-    HUMAN_DETAILS,
     KEYS,
-    SAMPLES,
     TIMEOUT,
     read,
     row,
@@ -26,10 +23,6 @@ from registers import (
 import vestel
 
 WITH_DETAILS = pytest.mark.parametrize("details", [False, True], ids=["core", "details"])
-
-
-def labels(human: str) -> list[str]:
-    return re.findall("^.*?:|^==.*", human, re.MULTILINE)
 
 
 def demo(call: Run, style: str, details: bool) -> str:
@@ -54,22 +47,8 @@ def test_the_demo_charges_a_vehicle_with_three_phases(call: Run, details: bool) 
     assert all(watts > 1000 for watts in electrical["power"].values() if isinstance(watts, int))
 
 
-@WITH_DETAILS
-def test_the_demo_shows_people_all_rows(call: Run, details: bool) -> None:
-    stdout = demo(call, "human", details)
-    assert labels(stdout) == labels(HUMAN + HUMAN_DETAILS * details)
-    assert re.findall(".*n/a", stdout) == ["Ended:               n/a"]
-
-
-@WITH_DETAILS
-def test_the_demo_has_all_metrics(call: Run, details: bool) -> None:
-    expected = SAMPLES if details else without("vestel_info")
-    assert sample_values(demo(call, "prometheus", details)).keys() == expected.keys()
-
-
-@pytest.mark.parametrize("style", FORMATS)
-def test_the_demo_needs_no_network(memory: Memory, call: Run, style: str) -> None:
-    demo(call, style, details=True)
+def test_the_demo_needs_no_network(memory: Memory, call: Run) -> None:
+    demo(call, "json", details=True)
     assert memory.targets == []
 
 

@@ -1,6 +1,8 @@
-"""Log: the lines for stderr, at once or later, and never more than fit."""
+"""Log: the lines for stderr, at once or later, never lost and never more than fit."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
@@ -21,41 +23,14 @@ def test_a_line_is_written_at_once() -> None:
     assert lines == ["one"]
 
 
-def test_a_log_that_waits_writes_at_its_flush() -> None:
+def test_a_log_that_waits_writes_each_line_once_at_its_flush() -> None:
     log = vestel.Log(waits=True)
     lines = collecting(log)
     log("one")
     log("two")
     assert (lines, log.has_news.is_set()) == ([], True)
     log.flush()
-    assert lines == ["one", "two"]
     log.flush()
-    assert lines == ["one", "two"]
-
-
-def test_lines_of_a_write_wait_for_its_end() -> None:
-    log = vestel.Log()
-    lines = collecting(log)
-    with log.waiting():
-        log("one")
-        assert lines == []
-    assert lines == ["one"]
-    log("two")
-    assert lines == ["one", "two"]
-
-
-def test_what_is_raised_meanwhile_does_not_keep_lines_back() -> None:
-    log = vestel.Log()
-    lines = collecting(log)
-
-    def fail() -> None:
-        with log.waiting():
-            log("one")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    log("two")
     assert lines == ["one", "two"]
 
 
@@ -65,20 +40,27 @@ def test_the_oldest_lines_go_where_nobody_takes_any() -> None:
     for number in range(3000):
         log(f"{number}")
     log.flush()
-    assert len(lines) == 1000
-    assert (lines[0], lines[-1]) == ("2000", "2999")
+    assert (len(lines), lines[0], lines[-1]) == (1000, "2000", "2999")
 
 
 def test_a_line_that_is_interrupted_is_not_lost() -> None:
-    log = vestel.Log(waits=True)
-    log("Dynamic current: 16 A -> 12 A")
-
     def interrupted(line: str) -> None:
         raise KeyboardInterrupt
 
+    log = vestel.Log(waits=True)
+    log("Dynamic current: 16 A -> 12 A")
     log.write = interrupted
     with pytest.raises(KeyboardInterrupt):
         log.flush()
     lines = collecting(log)
     log.flush()
     assert lines == ["Dynamic current: 16 A -> 12 A"]
+
+
+def test_traces_have_the_time_and_are_of_verbose_logs_alone() -> None:
+    for is_verbose in (False, True):
+        log = vestel.Log(is_verbose)
+        lines = collecting(log)
+        log.trace("connected")
+        assert bool(lines) is is_verbose
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} connected", lines[0])

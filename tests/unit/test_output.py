@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 from conftest import Memory
 from program import Run
-from readings import FORMATS, reading_of
+from readings import reading_of
 from registers import HUMAN, INPUT, text
 
 import vestel
@@ -30,11 +30,7 @@ class Plain:
         return len(text)
 
 
-class Pretender(Plain):
-    """A stream without a buffer that calls itself a terminal."""
-
-    encoding = "utf-8"
-
+class Terminal(Plain):
     def isatty(self) -> bool:
         return True
 
@@ -86,17 +82,15 @@ def test_a_stream_that_can_only_write_gets_errors(
     assert "Traceback" not in err.text
 
 
-@pytest.mark.parametrize("style", FORMATS)
-def test_a_stream_with_no_buffer_may_call_itself_a_terminal(
-    memory: Memory, streams: Callable[..., int], style: str
+def test_a_terminal_without_a_buffer_gets_indented_json(
+    memory: Memory, streams: Callable[..., int]
 ) -> None:
-    out, err = Pretender(), Pretender()
-    assert streams(out, err, "--ip=charger", f"--format={style}") == 0
-    assert out.text.endswith("\n")
+    out, err = Terminal(), Terminal()
+    assert streams(out, err, "--ip=charger", "--format=json") == 0
+    assert reading_of(out.text)["identity"]["serial"] == "VEST1234567890"
+    assert out.text.endswith("}\n")
+    assert '\n  "identity": {\n' in out.text
     assert err.text == ""
-    if style == "json":
-        assert reading_of(out.text)["identity"]["serial"] == "VEST1234567890"
-        assert '\n  "identity": {\n' in out.text
 
 
 def test_no_stdout_at_all_is_one_error(memory: Memory, streams: Callable[..., int]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import Any
 
 import pytest
 from clock import START
@@ -49,32 +48,25 @@ def element(text: str, place: str) -> tuple[str, str]:
     return style, content
 
 
-@pytest.mark.parametrize(
-    ("shown", "state", "power"),
-    [
-        (CHARGING, ("good", "Charging"), "70.50 kW"),
-        (AVAILABLE, ("", "Available"), "0.00 kW"),
-        (faulted("PP Error"), ("bad", "Faulted (PP Error)"), "70.50 kW"),
-        (
-            snapshot(states__fault_code=16, states__faults=["PP Error"]),
-            ("bad", "Charging (PP Error)"),
-            "70.50 kW",
-        ),
-        (faulted("A", "B", "C", "D"), ("bad", "Faulted (A, B, and 2 more)"), "70.50 kW"),
-        (
-            snapshot(states__chargepoint={"code": None, "name": None}),
-            ("", "n/a"),
-            "70.50 kW",
-        ),
-        (WITHOUT_POWER, ("good", "Charging"), "n/a"),
-        (LOST, ("bad", "No reading"), ""),
-        (CONNECTING, ("", "Connecting"), ""),
-    ],
-    ids=[
-        *("charging", "available", "faulted", "a fault while charging", "four faults"),
-        *("no state", "no power", "lost", "connecting"),
-    ],
-)
+# fmt: off
+FIRST: dict[str, tuple[vestel.Snapshot, tuple[str, str], str]] = {  # what, its state, its power
+    "charging": (CHARGING, ("good", "Charging"), "70.50 kW"),
+    "available": (AVAILABLE, ("", "Available"), "0.00 kW"),
+    "faulted": (faulted("PP Error"), ("bad", "Faulted (PP Error)"), "70.50 kW"),
+    "a fault while charging": (snapshot(states__fault_code=16, states__faults=["PP Error"]),
+                               ("bad", "Charging (PP Error)"), "70.50 kW"),
+    "four faults": (faulted("A", "B", "C", "D"),
+                    ("bad", "Faulted (A, B, and 2 more)"), "70.50 kW"),
+    "no state": (snapshot(states__chargepoint={"code": None, "name": None}),
+                 ("", "n/a"), "70.50 kW"),
+    "no power": (WITHOUT_POWER, ("good", "Charging"), "n/a"),
+    "lost": (LOST, ("bad", "No reading"), ""),
+    "connecting": (CONNECTING, ("", "Connecting"), ""),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("shown", "state", "power"), FIRST.values(), ids=[*FIRST])
 def test_state_and_power_come_first(
     shown: vestel.Snapshot, state: tuple[str, str], power: str
 ) -> None:
@@ -109,15 +101,13 @@ def test_a_lost_charger_has_its_problem_and_plot_but_no_value() -> None:
     problem = PROBLEM.replace("<down>", "&lt;down&gt;")
     assert element(text, "warnings") == ("bad", f"<p>{problem}</p>")
     assert "<svg" in text
-    assert "<td" not in text
-    assert "<dd" not in text
+    assert not re.search("<td|<dd", text)
 
 
 def test_before_the_first_reading_the_page_says_so() -> None:
     text = page(CONNECTING)
     assert element(text, "warnings") == ("", "<p>there is no reading yet</p>")
-    assert "<svg" not in text
-    assert "<td" not in text
+    assert not re.search("<svg|<td|<dd", text)
 
 
 def test_a_card_is_a_table_with_headers() -> None:
@@ -228,15 +218,15 @@ def test_the_page_is_whole_and_needs_nothing_else(shown: vestel.Snapshot) -> Non
 
 
 def test_the_policy_allows_what_is_in_the_page_and_frames() -> None:
-    def source(kind: str) -> Any:
+    def source(kind: str) -> str:
         (code,) = re.findall(f"(?s)<{kind}>(.*?)</{kind}>", page(CHARGING))
-        return base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
-    policy = vestel.content_security_policy()
-    assert "frame-ancestors" not in policy  # it may stand in a frame
-    assert policy.split("; ") == [
-        "default-src 'none'",
-        f"style-src 'sha256-{source('style')}'",
-        f"script-src 'sha256-{source('script')}'",
+    assert vestel.content_security_policy().split("; ") == [  # frame-ancestors is not among them
+        *(
+            "default-src 'none'",
+            f"style-src '{source('style')}'",
+            f"script-src '{source('script')}'",
+        ),
         *("connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'"),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from charger import SimulatedCharger
 from conftest import Memory
-from program import ROOT, Result, Run
+from program import ROOT, Run
 
 DEFAULTS = {"port": 502, "unit": 1, "base": 0, "timeout": 2.0}
 OTHERS = {"ip": "127.0.0.1", "port": 5020, "unit": 7, "base": 1, "timeout": 30.0}
@@ -42,21 +42,6 @@ def given(way: str, beside: Path, **settings: Any) -> list[str]:
     return [f"--{key}={value}" for key, value in settings.items()]
 
 
-WAYS = pytest.mark.parametrize("way", ["option", "file", "option over file"])
-
-
-@pytest.fixture
-def apply(request: pytest.FixtureRequest, memory: Memory, call: Run, tmp_path: Path) -> Run:
-    """Run with settings, in the way that the test asks for."""
-    way = request.getfixturevalue("way")
-
-    def run_with(**settings: Any) -> Result[str]:
-        memory.base = int(settings.get("base", 0))
-        return call(*given(way, tmp_path / "opt" / NAME, **settings))
-
-    return run_with
-
-
 # fmt: off
 TAKEN: dict[str, dict[str, Any]] = {  # key -> text -> value
     "port": {"1": 1, "65535": 65535},
@@ -70,27 +55,24 @@ TAKEN: dict[str, dict[str, Any]] = {  # key -> text -> value
 # fmt: on
 
 
-@WAYS
+@pytest.mark.parametrize("way", ["option", "file", "option over file"])
 @pytest.mark.parametrize(("key", "text"), [(key, text) for key in TAKEN for text in TAKEN[key]])
 def test_a_setting_reaches_the_charger(
-    memory: Memory, apply: Run, way: str, key: str, text: str
+    memory: Memory, call: Run, tmp_path: Path, way: str, key: str, text: str
 ) -> None:
-    result = apply(**{**OTHERS, key: text})
+    expected = {**OTHERS, key: TAKEN[key][text]}
+    memory.base = expected["base"]
+    result = call(*given(way, tmp_path / "opt" / NAME, **{**OTHERS, key: text}))
     assert (result.returncode, result.stderr) == (0, "")
-    assert reached(memory) == {**OTHERS, key: TAKEN[key][text]}
-
-
-def test_the_defaults_are_those_of_the_manual(memory: Memory, call: Run) -> None:
-    assert call("--ip=charger").returncode == 0
-    assert reached(memory) == {"ip": "charger", **DEFAULTS}
+    assert reached(memory) == expected
 
 
 @pytest.mark.parametrize("way", ["option", "file"])
-@pytest.mark.parametrize("key", DEFAULTS)
-def test_what_is_not_given_has_its_default(memory: Memory, apply: Run, way: str, key: str) -> None:
-    settings = {name: value for name, value in OTHERS.items() if name != key}
-    assert apply(**settings).returncode == 0
-    assert reached(memory) == {**settings, key: DEFAULTS[key]}
+def test_what_is_not_given_has_its_default(
+    memory: Memory, call: Run, tmp_path: Path, way: str
+) -> None:
+    assert call(*given(way, tmp_path / "opt" / NAME, ip="charger")).returncode == 0
+    assert reached(memory) == {"ip": "charger", **DEFAULTS}
 
 
 def test_options_add_to_the_settings_of_the_file(memory: Memory, call: Run, tmp_path: Path) -> None:
@@ -100,13 +82,10 @@ def test_options_add_to_the_settings_of_the_file(memory: Memory, call: Run, tmp_
 
 
 @pytest.mark.needs_os
-@pytest.mark.parametrize("way", ["option", "file"])
-def test_every_setting_reaches_the_wire(
-    charger: SimulatedCharger, call: Run, tmp_path: Path, way: str
-) -> None:
+def test_every_setting_reaches_the_wire(charger: SimulatedCharger, call: Run) -> None:
     charger.base = 1
-    settings = {"ip": charger.host, "port": charger.port, "unit": 17, "base": 1, "timeout": 60}
-    result = call(*given(way, tmp_path / "opt" / NAME, **settings))
+    options = ["--ip", charger.host, "--port", str(charger.port), "--unit=17", "--base=1"]
+    result = call(*options)
     assert (result.returncode, result.stderr) == (0, "")
     assert "Dynamic Current:     16 A\n" in result.stdout
     assert {request.unit for request in charger.requests} == {17}

@@ -272,9 +272,8 @@ def hurrying(
             clock.now += 2 * AMPLE
         return data
 
-    with mock.patch.object(vestel, "modbus", modbus), mock.patch.object(
-        socket.socket, "recv", recv
-    ):
+    hasty = mock.patch.object(vestel, "modbus", modbus)
+    with hasty, mock.patch.object(socket.socket, "recv", recv):
         yield
 
 

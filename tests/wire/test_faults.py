@@ -11,12 +11,11 @@ import re
 from typing import Any, Callable, Iterator
 
 import pytest
-from charger import ALWAYS, RESET, SILENCE, Frames, Piece, SimulatedCharger
+from charger import ALWAYS, CLOSE, RESET, SILENCE, Frames, Piece, SimulatedCharger
 from clock import Clock
 from conftest import Memory
 from door import held_back, listening
 from faults import (
-    EXCEPTIONS,
     HARMLESS,
     NAMES,
     NO_REPLY,
@@ -34,7 +33,7 @@ from faults import (
     warnings,
     with_null,
 )
-from program import Result, Run, eventually, side_by_side
+from program import Result, Run, eventually
 from registers import CORE_RANGES, DETAIL_RANGES, RANGES, Row, lost_with, range_of, span
 
 pytestmark = pytest.mark.every_version
@@ -98,33 +97,20 @@ def test_a_harmless_fault_at_every_request_costs_nothing(
     assert (json_of(result), result.stderr) == (with_null([]), "")
 
 
-# Each fault at a range of its own, in three processes. The first range of each is read, and no two
-# in a row are without a reply: else there is no reading.
-HARMFUL = [name for name in PROMPT if name not in HARMLESS]
-REFUSALS = [name for name in HARMFUL if name in EXCEPTIONS]
-UNUSABLE = [name for name in HARMFUL if name not in EXCEPTIONS]
-PAIRS = [[*zip(REFUSALS[n::3], UNUSABLE[n::3])] for n in range(3)]
-MIXED = [[HARMLESS[n], *(name for pair in pairs for name in pair)] for n, pairs in enumerate(PAIRS)]
-
-
-def test_a_process_prints_nothing_but_its_own_lines(run: Run) -> None:
-    def check(names: list[str]) -> None:
-        with listening() as charger:
-            played = [*zip(names, RANGES)]
-            for name, at in played:
-                charger.fault(outcome_of(name), at[0].address, bank=at[0].bank)
-            options = "--details", "--format=json", "--timeout=0.5"
-            result = run(*options, charger=charger)
-        cases = [(case_of(name, at), at) for name, at in played]
-        assert json_of(result) == with_null(
-            {key for case, at in cases for key in null_keys(case.always[1], at)}
-        )
-        assert result.stderr.splitlines() == [
-            line for case, at in cases for line in warnings(case.always[1], at, case.why)
-        ]
-
-    assert {name for names in MIXED for name in names} >= {*UNUSABLE}
-    side_by_side(check, MIXED)
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_process_prints_nothing_but_its_own_lines(
+    run: Run, charger: SimulatedCharger, odd: int
+) -> None:
+    """Pymodbus would log what it makes of a fault; no two ranges in a row are without a reply."""
+    names = [name for name in NO_REPLY if name in PROMPT][odd::2]
+    played = [*zip(names, RANGES[1::2])]
+    for name, at in played:
+        charger.fault(outcome_of(name), at[0].address)
+    result = run(*READ_ALL, charger=charger)
+    assert json_of(result) == null(*[at for _, at in played])
+    assert result.stderr.splitlines() == [
+        line for name, at in played for line in warnings("it", at, case_of(name, at).why)
+    ]
 
 
 # --- Sent again ---------------------------------------------------------------------------------
@@ -140,20 +126,18 @@ def test_each_sending_has_a_new_transaction_id(call: Run, box: SimulatedCharger)
     assert box.connections == 1
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(
+    ("addresses", "count", "lost"), [([100], 1, []), ([1000], 1, []), ([1000, 1100], 2, [1000])]
+)
 def test_replies_that_come_late_cost_no_connection(
-    call: Run, box: SimulatedCharger, count: int
+    call: Run, box: SimulatedCharger, addresses: list[int], count: int, lost: list[int]
 ) -> None:
     box.forget()
-    box.fault(held_back(1), times=2 * count)
-    late, behind = RANGES[:count], RANGES[count:]
-    with hurrying(*[rows[0].address for rows in late]):
+    box.fault(held_back(count), *addresses, times=count + 1)
+    with hurrying(addresses[0], times=count):
         result = call(*READ_ALL, charger=box)
-    assert (json_of(result), result.stderr) == (with_null([]), "")
-    twice = [rows[0].address for rows in late for _ in range(2)]
-    assert asked_of(box) == [
-        (1, address) for address in twice + [rows[0].address for rows in behind]
-    ]
+    assert json_of(result) == null(*map(range_of, lost))
+    assert (len(box.requests), box.connections) == (len(RANGES) + 1, 1)
 
 
 def test_a_late_reply_is_not_taken_for_that_to_the_next(call: Run, box: SimulatedCharger) -> None:
@@ -175,10 +159,6 @@ def test_a_late_reply_is_not_taken_for_that_to_the_next(call: Run, box: Simulate
 
 
 # --- A charger that does not answer -------------------------------------------------------------
-
-
-def never(name: str) -> Callable[[SimulatedCharger], object]:
-    return lambda charger: charger.fault(outcome_of(name))
 
 
 @pytest.mark.parametrize("name", NO_REPLY)
@@ -236,42 +216,28 @@ def test_ranges_without_reply_that_are_apart_end_nothing(
     assert len(result.stderr.splitlines()) == (5 if reply else 3)
 
 
-COSTS = {  # what the charger does; how many timeouts it costs until there is an error
+COSTS: dict[str, tuple[Callable[[SimulatedCharger], object], int]] = {
+    # what the charger does; how many timeouts it costs until there is an error
     "dead host": (lambda box: setattr(box, "away", "dead"), 1),
     "refused": (lambda box: setattr(box, "away", "refused"), 0),
-    "silent": (never("silence"), 4),
+    "vanishes": (lambda box: box.fault(box.vanish, 5004), 0),
+    "silent": (lambda box: box.fault(SILENCE), 4),
     "silent from the second range on": (lambda box: box.fault(SILENCE, skip=1), 4),
     "another master, and silence": (lambda box: (box.other_master(), box.fault(SILENCE)), 4),
-    "closes each connection": (never("close"), 0),
+    "closes each connection": (lambda box: box.fault(CLOSE), 0),
 }
 
 
-@pytest.mark.parametrize(("happens", "timeouts"), COSTS.values(), ids=COSTS)
+@pytest.mark.parametrize("name", COSTS)
 def test_a_charger_that_does_not_answer_costs_so_much(
-    slow_box: Memory,
-    clock: Clock,
-    call: Run,
-    happens: Callable[[SimulatedCharger], object],
-    timeouts: int,
+    slow_box: Memory, clock: Clock, call: Run, name: str
 ) -> None:
+    happens, timeouts = COSTS[name]
     happens(slow_box)
     result = call("--ip=box", "--timeout=3", "--details")
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch("ERROR: Cannot (connect to|read) .*\n", result.stderr)
     assert clock.passed == 3 * timeouts
-
-
-@pytest.mark.parametrize("at", CORE_RANGES, ids=span)
-def test_a_charger_that_vanishes_in_the_core_is_an_error(
-    call: Run, charger: SimulatedCharger, at: list[Row]
-) -> None:
-    charger.fault(charger.vanish, at[0].address)
-    result = call("--details", "--format=json", charger=charger)
-    assert (result.returncode, result.stdout) == (1, "")
-    where = f"127.0.0.1:{charger.port}"
-    assert re.fullmatch(
-        f"ERROR: Cannot connect to {where}: connection refused; .*\n", result.stderr
-    )
 
 
 @pytest.mark.parametrize("at", [DETAIL_RANGES[0], DETAIL_RANGES[-1]], ids=span)
@@ -291,17 +257,15 @@ def test_details_never_end_a_reading(slow_box: Memory, call: Run, at: list[Row],
 # --- A charger that refuses ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EXCEPTIONS)
-def test_where_every_range_is_refused_there_is_an_error(
-    call: Run, charger: SimulatedCharger, clock: Clock, name: str
+@pytest.mark.parametrize("code", [2, 4, 6])
+def test_where_all_of_the_core_is_refused_there_is_an_error(
+    slow_box: Memory, call: Run, code: int
 ) -> None:
-    charger.fault(outcome_of(name))
-    result = call("--details", "--format=prometheus", charger=charger)
+    slow_box.fault(code)
+    result = call("--ip=box", *READ_ALL)
     assert (result.returncode, result.stdout) == (1, "")
-    why = re.escape(case_of(name, RANGES[0]).why)
-    where = f"127.0.0.1:{charger.port}"
-    assert re.fullmatch(rf"ERROR: Cannot read {where}: {why}(; .*)?\n", result.stderr)
-    asked_for = {request.address for request in charger.requests}
+    assert re.fullmatch(rf"ERROR: Cannot read box:502: exception {code}.*\n", result.stderr)
+    asked_for = {request.address for request in slow_box.requests}
     assert asked_for >= {at[0].address for at in CORE_RANGES}
     assert asked_for.isdisjoint(at[0].address for at in DETAIL_RANGES)
 
@@ -322,16 +286,6 @@ def test_a_busy_charger_is_asked_again_for_a_timeout(
     assert (slow_box.connections, clock.passed) == (1, times[-1] - times[0])
 
 
-@pytest.mark.parametrize("code", [5, 6])
-def test_a_charger_that_is_busy_for_a_moment_is_read(
-    slow_box: Memory, call: Run, code: int
-) -> None:
-    slow_box.boot(1.5, code)
-    result = call("--ip=box", "--details", "--format=json")
-    assert json_of(result) == with_null([])
-    assert (result.stderr, slow_box.connections) == ("", 1)
-
-
 @pytest.mark.parametrize("at", RANGES, ids=span)
 def test_a_register_that_is_missing_costs_no_other_value(
     call: Run, memory: Memory, at: list[Row]
@@ -349,8 +303,7 @@ def test_a_register_that_is_missing_costs_no_other_value(
 
 @pytest.mark.parametrize("resets", [False, True], ids=["stays", "resets after every exception"])
 def test_old_firmware_with_gaps_is_read_value_by_value(call: Run, resets: bool) -> None:
-    attributes = {"refuses_gaps": True, "old_firmware": True, "resets_after_exception": resets}
-    with listening(**attributes) as charger:
+    with listening(refuses_gaps=True, old_firmware=True, resets_after_exception=resets) as charger:
         result = call(*READ_ALL, charger=charger)
         connections = charger.connections
     assert json_of(result) == null(*DETAIL_RANGES)
@@ -372,35 +325,3 @@ def test_a_connection_that_is_closed_at_once_is_made_again(
         box.resets_next = 1
         result = call(*READ_ALL, charger=box)
         assert (json_of(result), result.stderr, box.connections) == (with_null([]), "", 2)
-
-
-def test_a_first_request_that_is_reset_is_sent_again(call: Run, box: SimulatedCharger) -> None:
-    box.forget()
-    box.resets_first_request = 1
-    result = call(*READ_ALL, charger=box)
-    assert (json_of(result), result.stderr, box.connections) == (with_null([]), "", 2)
-
-
-# --- The table itself ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("what", "requests"),
-    [
-        ("before it behind", [(1, 100), (1, 2), (1, 400), (1, 500)]),
-        ("before it / it / behind", [(1, 100), (1, 2), (2, 2), (3, 400), (3, 500)]),
-        ("before it next / behind", [(1, 100), (1, 2), (1, 400), (2, 400), (2, 500)]),
-        (
-            "before it / first / others behind",
-            [(1, 100), (1, 2), (2, 2), (3, 3), (3, 5), (3, 400), (3, 500)],
-        ),
-    ],
-)
-def test_the_words_of_the_table_mean_these_requests(
-    what: str, requests: list[tuple[int, int]]
-) -> None:
-    ranges = [
-        [Row("input", address, [0], "", {}) for address in addresses]
-        for addresses in ([100, 101], [2, 3, 5], [400], [500])
-    ]
-    assert asked(what, ranges, ranges[1]) == requests

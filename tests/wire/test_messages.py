@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import re
 import socket
-import sys
 import time
-from typing import Any
 from unittest import mock
 
 import pytest
-from charger import SILENCE, SimulatedCharger
+from charger import SimulatedCharger
 from clock import Clock
-from conftest import Memory
 from door import dead_host, free_port, listening
 from faults import attempts_to, outcome_of, playing
-from program import Result, Run, eventually
+from program import Result, Run
 
 pytestmark = pytest.mark.every_version
 
@@ -113,17 +110,6 @@ def test_what_may_be_tried_is_not_what_was_tried(
     assert hints(error_line(call(*options, charger=charger))) == only(*said)
 
 
-def test_a_unit_that_is_silent_is_read_with_the_one_named(
-    call: Run, charger: SimulatedCharger
-) -> None:
-    charger.fault(lambda request: None if request.unit == 255 else SILENCE)
-    line = error_line(call("--timeout=0.1", charger=charger))
-    eventually(lambda: len(charger.requests) == 4)
-    assert [request.address for request in charger.requests] == [100, 100, 400, 400]
-    assert "--unit 255" in hints(line)
-    assert call("--unit=255", charger=charger).returncode == 0
-
-
 # --- Something was read -------------------------------------------------------------------------
 
 PROMPT = [name for name in TRY if name not in ("exception 5", "exception 6")]
@@ -142,13 +128,6 @@ def test_once_a_register_was_read_unit_and_base_are_right(
         assert not re.search("--unit|--base|exception 0", result.stderr)
         is_read = name.startswith("exception") and name != "exception 0"
         assert result.returncode == (0 if is_read or skip == 7 else 1)
-
-
-def test_a_null_in_a_reading_comes_without_hints(memory: Memory, call: Run) -> None:
-    for code, address in ((2, 404), (4, 1000), (11, 5004)):
-        memory.fault(code, address)
-    result = call("--ip=box")
-    assert (result.returncode, hints(result.stderr)) == (0, [])
 
 
 # --- No connection ------------------------------------------------------------------------------
@@ -202,91 +181,29 @@ def test_a_box_with_another_master_says_so(call: Run, how: str, said: list[str])
     assert hints(line) == only(*said)
 
 
-NO_SUCH_HOST = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-NO_NAME_SERVER = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-LOOK_UPS: dict[str, tuple[Exception, str, list[str]]] = {
-    "no such host": (NO_SUCH_HOST, "no such host is known", ["--ip"]),
-    "no name server": (
-        NO_NAME_SERVER,
-        "Temporary failure in name resolution",
-        ["name server"],
-    ),
-    "a name that is no name": (
-        UnicodeError("label empty or too long"),
-        "no such host is known",
-        ["--ip"],
-    ),
-}
+UNREACHABLE: list[tuple[str, Exception, str, list[str]]] = [
+    # the address, what the system says to it, and what the line says
+    ("box.lan", socket.gaierror(socket.EAI_NONAME, "?"), "no such host is known", ["--ip"]),
+    ("box..lan", UnicodeError("label empty"), "no such host is known", ["--ip"]),
+    ("box.lan", socket.gaierror(socket.EAI_AGAIN, "failure"), "failure", ["name server"]),
+    ("fe80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["network interface"]),
+    ("FE80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["network interface"]),
+    ("fe80::1%eth0", OSError(errno.ENODEV, "no device"), "no device", ["check the address"]),
+    ("192.0.2.1", OSError(errno.ENETUNREACH, "no net"), "no net", ["check the address"]),
+]
 
 
-@pytest.mark.parametrize(("error", "why", "said"), LOOK_UPS.values(), ids=LOOK_UPS)
-def test_a_name_that_is_not_found_says_what_to_check(
-    call: Run, error: Exception, why: str, said: list[str]
+@pytest.mark.parametrize(("ip", "error", "why", "said"), UNREACHABLE)
+def test_an_address_without_a_way_says_what_to_check(
+    call: Run, ip: str, error: Exception, why: str, said: list[str]
 ) -> None:
-    with mock.patch.object(socket, "getaddrinfo", side_effect=error) as look_up:
-        line = error_line(call("--ip=wallbox.lan", "--details"))
-    assert line.startswith(f"ERROR: Cannot connect to wallbox.lan:502: {why}; ")
-    assert (hints(line), look_up.call_count) == (only(*said), 1)
-
-
-@pytest.mark.parametrize(
-    ("ip", "number", "where", "said"),
-    [
-        ("fe80::1", errno.EINVAL, "[fe80::1]:502", ["network interface"]),
-        ("FE80::1", errno.EINVAL, "[FE80::1]:502", ["network interface"]),
-        ("fe80::1%eth0", errno.ENODEV, "[fe80::1%eth0]:502", ["check the address"]),
-        ("192.0.2.1", errno.ENETUNREACH, "192.0.2.1:502", ["check the address"]),
-    ],
-)
-def test_a_network_error_says_what_to_check(
-    call: Run, ip: str, number: int, where: str, said: list[str]
-) -> None:
+    is_name = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    found = [(family, socket.SOCK_STREAM, 6, "", (ip, 502))]
-    error = OSError(number, "so the system says")
-    with mock.patch.object(socket, "getaddrinfo", return_value=found), mock.patch.object(
-        socket.socket, "connect", side_effect=error
-    ):
-        line = error_line(call(f"--ip={ip}"))
-    assert line.startswith(f"ERROR: Cannot connect to {where}: so the system says; ")
-    assert hints(line) == only(*said)
-    assert "network interface" not in said or f"{ip}%eth0" in line
-
-
-# --- pymodbus -----------------------------------------------------------------------------------
-
-
-class _Failing:
-    """A finder that finds pymodbus, and fails to load it."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def find_spec(self, name: str, *_: Any) -> None:
-        if name.partition(".")[0] == "pymodbus":
-            raise self.error
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ModuleNotFoundError("No module named 'pymodbus'"),
-        ModuleNotFoundError("No module named 'serial_asyncio'"),
-        AttributeError("module 'asyncio' has no attribute 'coroutine'"),
-    ],
-    ids=["missing", "without its serial part", "too old for this Python"],
-)
-def test_without_pymodbus_a_line_says_how_to_install_it(
-    call: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "pymodbus"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [_Failing(error), *sys.meta_path])
-    result = call("--ip=127.0.0.1")
-    assert (result.returncode, result.stdout) == (1, "")
-    python = f"{sys.executable} (Python {sys.version.split()[0]})"
-    assert result.stderr == (
-        f"ERROR: pymodbus 3 cannot be loaded by {python}: {error}; install it with: "
-        f"{sys.executable} -m pip install 'pymodbus>=3.0,<4', or on Debian with: "
-        "apt install python3-pymodbus python3-serial-asyncio\n"
-    )
+    found = error if is_name else [[(family, socket.SOCK_STREAM, 6, "", (ip, 502))]]
+    look_up = mock.patch.object(socket, "getaddrinfo", side_effect=found)
+    with look_up as looked_up, mock.patch.object(socket.socket, "connect", side_effect=error):
+        line = error_line(call(f"--ip={ip}", "--details"))
+    where = f"[{ip}]:502" if ":" in ip else f"{ip}:502"
+    assert line.startswith(f"ERROR: Cannot connect to {where}: {why}; ")
+    assert (hints(line), looked_up.call_count) == (only(*said), 1)
+    assert "network interface" not in said or line.endswith(f": {ip}%eth0")

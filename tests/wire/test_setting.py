@@ -29,8 +29,6 @@ TIMEOUT_LINE = "Failsafe timeout: 21 s -> 30 s"
 FAILED, TIMEOUT_FAILED = "ERROR: failed writing current: ", "ERROR: failed writing timeout: "
 ALL = BOTH, "12", SET_TIMEOUT, "30"
 
-Happens = Callable[[SimulatedCharger], object]
-
 
 @pytest.fixture
 def box(memory: Memory, clock: Clock) -> Memory:
@@ -61,39 +59,34 @@ def asked_for(charger: SimulatedCharger) -> list[tuple[bool, int]]:
 
 # --- What is written, in which order, and what is said of it ------------------------------------
 
+# fmt: off
 WRITES: dict[str, tuple[list[str], list[tuple[int, int]], list[str]]] = {
     "dynamic": ([ONLY_DYNAMIC, "12"], [(DYNAMIC, 12)], [DYNAMIC_LINE]),
     "failsafe": ([ONLY_FAILSAFE, "12"], [(FAILSAFE, 12)], [FAILSAFE_LINE]),
     "timeout": ([SET_TIMEOUT, "30"], [(TIMEOUT, 30)], [TIMEOUT_LINE]),
     "current": ([BOTH, "12"], [(DYNAMIC, 12), (FAILSAFE, 12)], [DYNAMIC_LINE, FAILSAFE_LINE]),
-    "all, in an order of their own": (
-        [ONLY_FAILSAFE, "8", ONLY_DYNAMIC, "12", SET_TIMEOUT, "30"],
-        [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 8)],
-        [TIMEOUT_LINE, DYNAMIC_LINE, "Failsafe current: 10 A -> 8 A"],
-    ),
-    "a pause": (
-        [BOTH, "0"],
-        [(DYNAMIC, 0), (FAILSAFE, 0)],
-        ["Dynamic current: 16 A -> 0 A", "Failsafe current: 10 A -> 0 A"],
-    ),
-    "dynamic as it was": (
-        [ONLY_DYNAMIC, "16"],
-        [(DYNAMIC, 16)],
-        ["Dynamic current: stays 16 A"],
-    ),
-    "failsafe as it was": ([ONLY_FAILSAFE, "10"], [], ["Failsafe current: stays 10 A"]),
+    "all, in an order of their own":
+        ([ONLY_FAILSAFE, "8", ONLY_DYNAMIC, "12", SET_TIMEOUT, "30"],
+         [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 8)],
+         [TIMEOUT_LINE, DYNAMIC_LINE, "Failsafe current: 10 A -> 8 A"]),
+    "a pause":
+        ([BOTH, "0"], [(DYNAMIC, 0), (FAILSAFE, 0)],
+         ["Dynamic current: 16 A -> 0 A", "Failsafe current: 10 A -> 0 A"]),
+    "dynamic as it was": ([ONLY_DYNAMIC, "16"], [(DYNAMIC, 16)], ["Dynamic current: stays 16 A"]),
+    "failsafe as it was": ([BOTH, "10"], [(DYNAMIC, 10)],
+                           ["Dynamic current: 16 A -> 10 A", "Failsafe current: stays 10 A"]),
     "timeout as it was": ([SET_TIMEOUT, "21"], [], ["Failsafe timeout: stays 21 s"]),
-    "one as it was": (
-        [BOTH, "10"],
-        [(DYNAMIC, 10)],
-        ["Dynamic current: 16 A -> 10 A", "Failsafe current: stays 10 A"],
-    ),
 }
+# fmt: on
 
 
-def assert_written(
-    charger: SimulatedCharger, result: Result[str], writes: list[tuple[int, int]], lines: list[str]
+@pytest.mark.every_version
+@pytest.mark.parametrize("name", WRITES)
+def test_each_write_is_read_back_and_a_reading_follows(
+    call: Run, charger: SimulatedCharger, name: str
 ) -> None:
+    options, writes, lines = WRITES[name]
+    result = call(*options, "--format=json", charger=charger)
     assert_confirmed(result, *lines)
     assert charger.writes == writes
     log = asked_for(charger)
@@ -110,25 +103,6 @@ def assert_written(
     }
     assert reading["electrical"] == READING["electrical"]
     assert charger.connections == 1
-
-
-@pytest.mark.every_version
-@pytest.mark.parametrize(("options", "writes", "lines"), WRITES.values(), ids=WRITES)
-def test_each_write_is_read_back_and_a_reading_follows(
-    call: Run,
-    charger: SimulatedCharger,
-    options: list[str],
-    writes: list[tuple[int, int]],
-    lines: list[str],
-) -> None:
-    result = call(*options, "--format=json", charger=charger)
-    assert_written(charger, result, writes, lines)
-
-
-@pytest.mark.every_version
-def test_a_process_writes_and_says_the_same(run: Run, charger: SimulatedCharger) -> None:
-    options, writes, lines = WRITES["all, in an order of their own"]
-    assert_written(charger, run(*options, "--format=json", charger=charger), writes, lines)
 
 
 @pytest.mark.every_version
@@ -156,21 +130,21 @@ PLACES: list[dict[str, Any]] = [
 OUTCOMES = {
     name: outcomes
     for name, *outcomes in cells("""
-fault            | limits  | write once, lost | write, done | write, lost  | read-back once | always
-harmless         | set     | ignored          | set         | ignored      | set            | set
-no usable reply  | nothing | set, 2           | set, 2      | not done, 2  | set            | may be
-wrong byte count | nothing | ignored          | set         | ignored      | set            | may be
-unsupported      | set     | refused          | set         | refused      | may be         | may be
-other exceptions | nothing | refused          | set         | refused      | may be         | may be
-exception 5      | nothing | ignored          | set         | ignored      | set            | may be
-exception 6      | nothing | set, 2           | set, 9      | refused, 9   | set            | may be
+fault            | limits  | write once, lost | write, done | write, lost | read-back once | always
+harmless         | set     | ignored          | set         | ignored     | set            | set
+no usable reply  | nothing | set, 2           | set, 2      | not done, 2 | set            | may be
+wrong byte count | nothing | ignored          | set         | ignored     | set            | may be
+unsupported      | set     | refused          | set         | refused     | may be         | may be
+other exceptions | nothing | refused          | set         | refused     | may be         | may be
+exception 5      | nothing | ignored          | set         | ignored     | set            | may be
+exception 6      | nothing | set, 2           | set, n      | refused, n  | set            | may be
 """)
 }
 SAID = {
     "set": "Dynamic current: 16 A -> 20 A",
     "nothing": FAILED + r"Cannot read the charger's limits \(.*\): .*; nothing was written",
     "ignored": "20 A was acknowledged, and the charger shows 16 A (it was 16 A)",
-    "not done": "20 A was sent: .*, and the charger shows 16 A (it was 16 A)",
+    "not done": "20 A [a-z ]+: .*, and the charger shows 16 A (it was 16 A)",
     "refused": "20 A was refused: exception .*, and the charger shows 16 A (it was 16 A)",
     "may be": "20 A was acknowledged; reading back failed: .*; it was 16 A and may be 20 A now",
 }
@@ -197,7 +171,9 @@ def assert_said(charger: SimulatedCharger, result: Result[str], outcome: str) ->
     assert re.fullmatch(said, line), (said, line)
     assert result.returncode == (0 if what == "set" else 3)
     assert bool(result.stdout) == (what == "set")
-    assert charger.writes == [(DYNAMIC, 20)] * (0 if what == "nothing" else int(times or "1"))
+    assert {*charger.writes} <= {(DYNAMIC, 20)}
+    count = len(charger.writes)
+    assert count > 3 if times == "n" else count == int(times or what != "nothing")
     assert what != "set" or charger[DYNAMIC] == 20
 
 
@@ -282,22 +258,15 @@ def test_what_is_read_back_counts(call: Run, box: Memory, clock: Clock, shown: i
     assert 3 <= clock.passed < 3.5
 
 
-@pytest.mark.parametrize(
-    ("address", "option", "label", "before"),
-    [(DYNAMIC, ONLY_DYNAMIC, "dynamic", 16), (FAILSAFE, ONLY_FAILSAFE, "failsafe", 10)],
-)
-@pytest.mark.parametrize("shown", [6, 16], ids=["its minimum", "another"])
+@pytest.mark.parametrize("shown", [6, 9], ids=["its minimum", "another"])
 def test_a_pause_that_is_not_shown_says_what_it_may_mean(
-    call: Run, box: Memory, address: int, option: str, label: str, before: int, shown: int
+    call: Run, box: Memory, shown: int
 ) -> None:
-    box.keeps[address] = shown
-    result = call("--ip=box", option, "0")
-    assert_failed(
-        result,
-        rf"{FAILED}{label} current: 0 A was acknowledged, and the charger shows {shown} A "
-        rf"\(it was {before} A\); 0 pauses charging, and some firmware shows its minimum then: "
-        "the charging state tells; .*",
-    )
+    box.keeps.update({DYNAMIC: shown, FAILSAFE: shown})
+    zero = "0 pauses charging, and some firmware shows its minimum then: the charging state tells; "
+    shows = rf"0 A was acknowledged, and the charger shows {shown} A \(it was 1. A\); {zero}.*"
+    lines = f"{FAILED}dynamic current: {shows}", f"{FAILED}failsafe current: {shows}"
+    assert_failed(call("--ip=box", BOTH, "0"), *lines)
 
 
 def test_without_a_vehicle_the_failsafe_current_is_set(call: Run, box: Memory) -> None:
@@ -308,21 +277,13 @@ def test_without_a_vehicle_the_failsafe_current_is_set(call: Run, box: Memory) -
     assert_failed(result, FAILED + shows, "Failsafe current: 10 A -> 0 A")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "executed"), [(None, None), (5, True)], ids=["acknowledged", "exception 5"]
-)
+@pytest.mark.parametrize("outcome", [None, 5], ids=["acknowledged", "exception 5"])
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 2, 2.9])
 def test_a_value_that_shows_late_is_confirmed(
-    call: Run,
-    box: Memory,
-    clock: Clock,
-    outcome: Outcome | None,
-    executed: bool | None,
-    seconds: float,
+    call: Run, box: Memory, clock: Clock, outcome: Outcome | None, seconds: float
 ) -> None:
     box.lag[DYNAMIC] = seconds
-    if outcome is not None:
-        box.fault(outcome, write=True, executed=executed)
+    box.fault(lambda _: outcome, write=True)
     assert_confirmed(call("--ip=box", ONLY_DYNAMIC, "12"), DYNAMIC_LINE)
     assert box.writes == [(DYNAMIC, 12)]
     assert seconds <= clock.passed <= seconds + 0.3
@@ -340,63 +301,6 @@ def test_a_value_that_shows_too_late_is_an_error(call: Run, box: Memory, seconds
 def test_a_value_that_stands_already_is_confirmed(call: Run, box: Memory, outcome: Outcome) -> None:
     box.fault(outcome, write=True, executed=False)
     assert_confirmed(call("--ip=box", ONLY_DYNAMIC, "16"), "Dynamic current: stays 16 A")
-
-
-def test_what_stands_after_a_refusal_is_read_again(call: Run, box: Memory) -> None:
-    def another_master_was_faster(_: Request) -> Outcome:
-        box.set(DYNAMIC, 13)
-        return 4
-
-    box.fault(another_master_was_faster, write=True)
-    result = call("--ip=box", ONLY_DYNAMIC, "20")
-    refused = r"20 A was refused: exception 4 \(device failure\)"
-    shows = rf"dynamic current: {refused}, and the charger shows 13 A \(it was 16 A\)"
-    assert_failed(result, FAILED + shows)
-
-
-def test_a_refused_write_that_is_not_read_back_says_so(call: Run, box: Memory) -> None:
-    box.fault(3, DYNAMIC, write=True)
-    box.fault(RESET, DYNAMIC, write=False, skip=1)
-    result = call("--ip=box", BOTH, "20")
-    refused = r"20 A was refused: exception 3 .*; reading back failed: .* closed the connection"
-    may_be = "it was 16 A and may be 20 A now"
-    lines = f"{FAILED}dynamic current: {refused}; {may_be}", "Failsafe current: 10 A -> 20 A"
-    assert_failed(result, *lines)
-
-
-MEANINGS = {
-    1: "illegal function",
-    2: "illegal data address",
-    3: "illegal data value",
-    4: "device failure",
-    6: "device busy",
-    7: "negative acknowledge",
-    8: "memory parity error",
-    9: "not in the Modbus specification",
-    10: "gateway path unavailable",
-    11: "gateway target does not respond",
-}
-
-
-@pytest.mark.parametrize(("code", "meaning"), MEANINGS.items(), ids=map(str, MEANINGS))
-def test_a_refusal_names_its_reason(call: Run, box: Memory, code: int, meaning: str) -> None:
-    box.fault(code, TIMEOUT, write=True)
-    result = call("--ip=box", SET_TIMEOUT, "30")
-    refused = rf"failsafe timeout: 30 s was refused: exception {code} \({meaning}\)"
-    assert_failed(result, rf"{TIMEOUT_FAILED}{refused}, and the charger shows 21 s \(it was 21 s\)")
-
-
-@pytest.mark.parametrize("seconds", [0.3, 1.5])
-def test_a_box_that_is_busy_for_a_moment_is_written_to(
-    call: Run, box: Memory, clock: Clock, seconds: float
-) -> None:
-    def busy(_: Request) -> Outcome | None:
-        return 6 if clock.passed < seconds else None
-
-    box.fault(busy, write=True)
-    assert_confirmed(call("--ip=box", BOTH, "12"), DYNAMIC_LINE, FAILSAFE_LINE)
-    assert box.settings[-2:] == [(DYNAMIC, 12), (FAILSAFE, 12)]
-    assert box.connections == 1
 
 
 # --- What is set now ----------------------------------------------------------------------------
@@ -448,91 +352,73 @@ def test_a_value_whose_register_cannot_be_read_fails_alone(
 
 # --- Each value stands for itself ---------------------------------------------------------------
 
+# fmt: off
 FAILS: dict[str, tuple[Callable[[SimulatedCharger, int], object], str]] = {
-    "refused": (
-        lambda box, address: box.fault(3, address, write=True),
-        r"{} was refused: exception 3 \(illegal data value\), and the charger shows .*",
-    ),
-    "ignored": (
-        lambda box, address: box.keeps.update({address: box[address]}),
-        "{} was acknowledged, and the charger shows .*",
-    ),
-    "no reply": (
-        lambda box, address: box.fault(RESET, address, write=True, executed=False),
-        "{} was sent: the charger closed the connection, and the charger shows .*",
-    ),
-    "not read back": (
-        lambda box, address: box.fault(SILENCE, address, write=False, skip=1),
-        "{} was acknowledged; reading back failed: no reply within 2 s; .* may be {} now",
-    ),
+    "refused":
+        (lambda box, address: box.fault(3, address, write=True),
+         r"was refused: exception 3 \(illegal data value\), and the charger shows .*"),
+    "ignored":
+        (lambda box, address: box.keeps.update({address: box[address]}),
+         "was acknowledged, and the charger shows .*"),
+    "no reply":
+        (lambda box, address: box.fault(RESET, address, write=True, executed=False),
+         "[a-z ]+: the charger closed the connection, and the charger shows .*"),
+    "not read back":
+        (lambda box, address: box.fault(SILENCE, address, write=False, skip=1),
+         "was acknowledged; reading back failed: no reply within 2 s; it was .* and may be .* now"),
+    "refused, and not read back":
+        (lambda box, address: (box.fault(4, address, write=True),
+                               box.fault(RESET, address, write=False, skip=1)),
+         "was refused: exception 4 .*; reading back failed: .*; it was .* and may be .* now"),
 }
-VALUES = {
-    TIMEOUT: (f"{TIMEOUT_FAILED}failsafe timeout: ", "30 s", TIMEOUT_LINE),
-    DYNAMIC: (f"{FAILED}dynamic current: ", "12 A", DYNAMIC_LINE),
-    FAILSAFE: (f"{FAILED}failsafe current: ", "12 A", FAILSAFE_LINE),
-}
+# fmt: on
+VALUES = [
+    (TIMEOUT, f"{TIMEOUT_FAILED}failsafe timeout: 30 s ", TIMEOUT_LINE),
+    (DYNAMIC, f"{FAILED}dynamic current: 12 A ", DYNAMIC_LINE),
+    (FAILSAFE, f"{FAILED}failsafe current: 12 A ", FAILSAFE_LINE),
+]
 
 
 @pytest.mark.parametrize(
     "failing",
-    [(TIMEOUT,), (DYNAMIC,), (FAILSAFE,), (DYNAMIC, FAILSAFE), (TIMEOUT, DYNAMIC, FAILSAFE)],
+    [[TIMEOUT], [DYNAMIC], [FAILSAFE], [DYNAMIC, FAILSAFE], [TIMEOUT, DYNAMIC, FAILSAFE]],
     ids=["timeout", "dynamic", "failsafe", "both currents", "all"],
 )
-@pytest.mark.parametrize(("fail", "said"), FAILS.values(), ids=FAILS)
+@pytest.mark.parametrize("name", FAILS)
 def test_a_value_that_fails_keeps_no_other_from_being_tried(
-    call: Run, box: Memory, fail: Callable[..., object], said: str, failing: tuple[int, ...]
+    call: Run, box: Memory, name: str, failing: list[int]
 ) -> None:
+    fail, said = FAILS[name]
     for address in failing:
         fail(box, address)
-    expected = []
-    for address, (error, wanted, line) in VALUES.items():
-        expected.append(error + said.replace("{}", wanted) if address in failing else line)
-    assert_failed(call("--ip=box", *ALL), *expected)
-    written = [*dict.fromkeys(box.writes)]
-    assert written == [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 12)]
-
-
-def test_nothing_is_said_of_a_value_not_asked_for(call: Run, box: Memory) -> None:
-    box.keeps[FAILSAFE] = 9
-    result = call("--ip=box", ONLY_FAILSAFE, "12")
-    assert_failed(result, FAILED + "failsafe current: 12 A was acknowledged, .* shows 9 A .*")
-    assert not re.search("dynamic|timeout", result.stderr.lower())
+    assert_failed(
+        call("--ip=box", *ALL),
+        *[error + said if address in failing else line for address, error, line in VALUES],
+    )
+    assert [*dict.fromkeys(box.writes)] == [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 12)]
 
 
 # --- The charger is lost ------------------------------------------------------------------------
 
-LOST: dict[str, tuple[Happens, str]] = {
-    "silent": (lambda box: box.fault(SILENCE), "no reply within 2 s"),
-    "resets": (lambda box: box.fault(RESET), "the charger closed the connection"),
-    "vanishes": (
-        lambda box: setattr(box, "away", "refused") or box.cut(),  # type: ignore[func-returns-value]
-        "Cannot connect to the box: connection refused",
-    ),
-}
-NOT_WRITTEN = "not written: the charger does not answer"
+NOT_WRITTEN = "not written: .* answer.*"
 
 
-@pytest.mark.parametrize(("lose", "why"), LOST.values(), ids=LOST)
+@pytest.mark.parametrize(
+    ("outcome", "why"),
+    [
+        (SILENCE, "no reply within 2 s"),
+        (RESET, "the charger closed the connection"),
+        ("gone", "Cannot connect to the box: connection refused"),
+    ],
+)
 def test_a_write_and_read_back_without_reply_end_the_attempt(
-    call: Run, box: Memory, lose: Happens, why: str
+    call: Run, box: Memory, outcome: Outcome, why: str
 ) -> None:
-    gone: list[Request] = []
-
-    def lost_from_now_on(request: Request) -> Outcome | None:
-        if not gone:
-            gone.append(request)
-            lose(box)
-        return RESET if "Cannot" in why or "closed" in why else SILENCE
-
-    box.fault(lost_from_now_on, DYNAMIC, write=True, executed=False)
+    box.fault(box.vanish if outcome == "gone" else outcome, DYNAMIC, skip=1)  # but for the first
     result = call("--ip=box", *ALL)
-    sent = rf"12 A was sent: .*; reading back failed: {why}.*; it was 16 A and may be 12 A now"
-    assert_failed(
-        result,
-        TIMEOUT_LINE,
-        f"{FAILED}dynamic current: {sent}",
-        f"{FAILED}failsafe current: {NOT_WRITTEN}",
-    )
+    sent = f"12 A [a-z ]+: .*; reading back failed: {why}; it was 16 A and may be 12 A now"
+    lines = f"{FAILED}dynamic current: {sent}", f"{FAILED}failsafe current: {NOT_WRITTEN}"
+    assert_failed(result, TIMEOUT_LINE, *lines)
     assert FAILSAFE not in [address for address, _ in box.writes]
 
 
@@ -541,13 +427,10 @@ def test_a_charger_lost_at_the_first_value_has_a_line_for_each(
 ) -> None:
     box.fault(SILENCE, skip=4)  # the limits and three values are read
     result = call("--ip=box", *ALL)
-    assert_failed(
-        result,
-        f"{TIMEOUT_FAILED}failsafe timeout: 30 s was sent: no reply within 2 s; reading back "
-        "failed: no reply within 2 s; it was 21 s and may be 30 s now",
-        f"{FAILED}dynamic current: {NOT_WRITTEN}",
-        f"{FAILED}failsafe current: {NOT_WRITTEN}",
-    )
+    sent = "30 s [a-z ]+: no reply within 2 s; reading back failed: no reply within 2 s"
+    currents = [f"{FAILED}{name} current: {NOT_WRITTEN}" for name in ("dynamic", "failsafe")]
+    may_be = "it was 21 s and may be 30 s now"
+    assert_failed(result, f"{TIMEOUT_FAILED}failsafe timeout: {sent}; {may_be}", *currents)
     assert clock.passed == 4 * 2
 
 
@@ -586,18 +469,13 @@ def test_a_reading_that_fails_after_it_is_exit_1(call: Run, box: Memory, outcome
     assert_lines(result.stderr.splitlines(), DYNAMIC_LINE, FAILSAFE_LINE, error)
 
 
-@pytest.mark.parametrize("address", [1000, DYNAMIC])
-def test_a_range_that_fails_after_it_is_null(call: Run, box: Memory, address: int) -> None:
-    box.fault(4, address, write=False, skip=2 if address == DYNAMIC else 0)
+def test_a_value_that_is_not_read_after_it_is_null(call: Run, box: Memory) -> None:
+    box.fault(4, DYNAMIC, write=False, skip=2)
     result = call("--ip=box", BOTH, "12", "--format=json")
     *confirmed, warning = result.stderr.splitlines()
     assert (result.returncode, confirmed) == (0, [DYNAMIC_LINE, FAILSAFE_LINE])
-    assert warning.startswith("WARNING: Cannot read ")
-    reading = json.loads(result.stdout)
-    if address == DYNAMIC:
-        assert reading["settings"]["dynamic_current_a"] is None
-    else:
-        assert reading["electrical"]["current"] == {"l1_a": None, "l2_a": None, "l3_a": None}
+    assert warning.startswith("WARNING: Cannot read holding register 5004: exception 4 ")
+    assert json.loads(result.stdout)["settings"]["dynamic_current_a"] is None
 
 
 # --- stderr does not hold up a write ------------------------------------------------------------
@@ -655,6 +533,8 @@ def test_a_full_pipe_as_stderr_holds_up_no_write(
         stderr=stderr,
         env=environment,
     ) as process:
-        eventually(lambda: (False, FAILSAFE) in asked_for(charger)[-1:] and charger.settings[2:])
-        assert charger.settings == [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 12)]
-        process.kill()
+        try:
+            eventually(lambda: len(charger.settings) == 3 and not charger.requests[-1].write)
+            assert charger.settings == [(TIMEOUT, 30), (DYNAMIC, 12), (FAILSAFE, 12)]
+        finally:
+            process.kill()

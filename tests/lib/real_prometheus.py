@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Iterator
 
-from conftest import eventually, needs
-from simulated_charger import free_port
+from door import free_port
+from program import eventually, needs
 
 
 class Prometheus:
@@ -21,7 +21,7 @@ class Prometheus:
         self.api = f"http://127.0.0.1:{port}/api/v1/"
 
     def ask(self, path: str, **parameters: Any) -> Any:
-        """What the API answers; None where it does not answer yet."""
+        """Return what the API answers; None where it does not answer yet."""
         with contextlib.suppress(OSError), urllib.request.urlopen(
             f"{self.api}{path}?{urllib.parse.urlencode(parameters)}", timeout=20
         ) as answer:
@@ -54,7 +54,7 @@ def prometheus(directory: Path, configuration: str) -> Iterator[Prometheus]:
 
 
 def promtool(directory: Path, *command: str) -> str:
-    """What promtool prints, which has to be content."""
+    """Return what promtool prints, which has to be content."""
     result = subprocess.run(
         [needs("promtool", "prometheus"), *command],
         cwd=str(directory),
