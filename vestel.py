@@ -778,12 +778,7 @@ def modbus(target: Target, trace: Trace) -> Connect:
 
         from pymodbus.client import ModbusTcpClient
     except Exception as error:  # a version that is too old for this Python fails in its own ways
-        python = sys.executable or "python3"
-        raise CommandError(
-            f"pymodbus 3 cannot be loaded by {python} (Python {sys.version.split()[0]}): {error}; "
-            f"install it with: {python} -m pip install 'pymodbus>=3.0,<4', or on Debian with: "
-            "apt install python3-pymodbus python3-serial-asyncio"
-        )
+        raise CommandError(_why_no_pymodbus(error))
     # Without a handler, Python would print what pymodbus logs to stderr.
     logging.getLogger("pymodbus").addHandler(logging.NullHandler())
     parameters = ModbusTcpClient.read_input_registers.__code__.co_varnames
@@ -831,6 +826,15 @@ def modbus(target: Target, trace: Trace) -> Connect:
             return response
 
     return Client
+
+
+def _why_no_pymodbus(error: Exception) -> str:
+    python = sys.executable or "python3"
+    return (
+        f"pymodbus 3 cannot be loaded by {python} (Python {sys.version.split()[0]}): {error}; "
+        f"install it with: {python} -m pip install 'pymodbus>=3.0,<4', or on Debian with: "
+        "apt install python3-pymodbus python3-serial-asyncio"
+    )
 
 
 def _setup_hint(code: int, target: Target) -> str:
@@ -1666,6 +1670,7 @@ class OldValues:
     _clock: list[int] | None = None
     _clock_changes = 0  # at successive readings; from 2 on it is known to run, and stays 2
     _words_changed_at = -math.inf
+    _are_old = False
 
     def __init__(self) -> None:
         self._words: Words = {}
@@ -1674,17 +1679,23 @@ class OldValues:
         """Tell whether the newest reading repeats old values."""
         now, clock = time.monotonic(), [image[value] for value in CLOCK]
         clock_runs = self._clock_changes >= 2
-        if None in clock or clock == [0, 0]:
-            self._clock, self._words_changed_at = None, now
-            self._clock_changes = self._clock_changes if clock_runs else 0
-            return False
-        if not clock_runs:
-            self._clock_changes = self._clock_changes + 1 if self._clock not in (None, clock) else 0
-        self._clock = clock
-        if any(self._words.get(place) != word for place, word in image.words.items()):
+        has_changed = any(self._words.get(place) != word for place, word in image.words.items())
+        if has_changed:
             self._words.update(image.words)
             self._words_changed_at = now
-        return clock_runs and now > self._words_changed_at + self.MAX_AGE_S
+        if None in clock or clock == [0, 0]:  # that tells nothing
+            self._clock = None
+            self._clock_changes = self._clock_changes if clock_runs else 0
+            self._words_changed_at = now
+            self._are_old = self._are_old and not has_changed
+            return self._are_old
+        if not clock_runs:
+            has_ticked = self._clock not in (None, clock)
+            self._clock_changes = self._clock_changes + 1 if has_ticked else 0
+        self._clock = clock
+        is_late = now > self._words_changed_at + self.MAX_AGE_S
+        self._are_old = clock_runs and not has_changed and (is_late or self._are_old)
+        return self._are_old
 
 
 # --- Staying connected: setpoints -----------------------------------------------------------
@@ -1768,10 +1779,11 @@ def read_hold_file(path: str) -> int | None:
     Raises CommandError. Never waits, also where the path is a pipe.
     """
     max_size = 1000  # bytes
+    no_wait = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as pipes in the file system are
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CommandError("not a regular file")
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CommandError("not a regular file")
             content = file.read(max_size)
     except OSError as error:
         raise CommandError(str(error.strerror))

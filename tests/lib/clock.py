@@ -62,6 +62,7 @@ class Clock:
         self.now = START
         self.ahead = START_UTC - START
         self._happenings = _Happenings()
+        self.latest = math.inf  # a moment that must not be reached: something never ends then
         self._calls = 0  # since time has passed
 
     @property
@@ -93,6 +94,7 @@ class Clock:
         """Let time pass. What happens meanwhile happens at its moment."""
         assert seconds >= 0, f"sleep({seconds})"
         until = self.now + seconds
+        assert until < self.latest, "the program goes on and on, and does not say when it is due"
         while self._happenings.next_at() <= until:
             when, happen = self._happenings.pop()
             self._go_on(when)

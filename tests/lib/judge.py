@@ -40,6 +40,7 @@ BACK_OFF = 60.0  # the longest wait between two attempts at anything
 POLL = 5.0
 MAX_AGE = 12.0  # of old values that are served as new
 STABLE = 60.0  # a setpoint that was right for so long stays
+TRIES = 20  # to set a value, in so many times a margin: more wear out a memory
 MARGIN = 10.0
 RECOVERY = BACK_OFF + MARGIN  # from the end of all faults to a reading
 HELD = RECOVERY + BACK_OFF + MARGIN  # ... to setpoints in force
@@ -89,9 +90,8 @@ class JudgedCharger(SimulatedCharger):
         # What may be held: the last number is the newest. When it was disturbed, and before that.
         self.wanted: dict[int, list[int]] = {}
         self.disturbed: dict[int, tuple[float, float]] = {}
-        self.tries: dict[int, int] = {}  # polls in which a register was written
-        self.tried_at: dict[int, float] = {}
-        self.reasons = 1  # to try again: vehicles, wanted values
+        self.tries: dict[int, deque[float]] = {}  # the last polls in which a register was written
+        self.new_at = clock.now  # a reason to try at once: a vehicle, another wanted value
         # The clock: since when it was read in each reading, and since when it had old values, and
         # how often it had gone on.
         self.clock_since = math.inf
@@ -155,7 +155,7 @@ class JudgedCharger(SimulatedCharger):
         """Say that a value is to be held from now on."""
         self.wanted.setdefault(address, []).append(number)
         self.disturb(address)
-        self.reasons += 1
+        self.new_at = self.clock.now
 
     def disturb(self, address: int) -> None:
         _, last = self.disturbed.get(address, (-math.inf, -math.inf))
@@ -164,7 +164,7 @@ class JudgedCharger(SimulatedCharger):
     def changed(self, address: int) -> None:
         self.note(f"{address} is {self[address]} now")
         if address == CABLE:
-            self.reasons += 1
+            self.new_at = self.clock.now
         numbers = self.wanted.get(address)
         if numbers and self[address] != numbers[-1]:
             self.disturb(address)
@@ -278,12 +278,11 @@ class JudgedCharger(SimulatedCharger):
         self.note(f"write {address}: {value}")
         if value not in self.wanted.get(address, ()):
             self.violated(f"{value} is written to {address}, for which nobody asked")
-        if self.tried_at.get(address) != self.begun:
-            self.tries[address] = self.tries.get(address, 0) + 1
-            self.tried_at[address] = self.begun
-        most = 100 + 8 * self.reasons
-        if self.tries[address] > most:
-            self.violated(f"{address} is written more than {most} times")
+        tries = self.tries.setdefault(address, deque([-math.inf], maxlen=TRIES))
+        if tries[-1] != self.begun:
+            tries.append(self.begun)
+        if len(tries) == TRIES and tries[0] > max(self.new_at, self.begun - TRIES * MARGIN):
+            self.violated(f"{address} is written again and again")
         since = self.begun
         if self.repeated is not None or self.thawed_at >= since:
             since = min(since, self.frozen_at)
@@ -445,7 +444,7 @@ class Judge:
     def judge_old(self, snapshot: Any) -> None:
         """Old values are not served as new for long, where the charger's clock tells."""
         charger = self.charger
-        since = max(charger.old_since, charger.clock_since)
+        since = max(charger.frozen_at, charger.old_since, charger.clock_since)
         longest = MAX_AGE + 2 * self.interval + 2 * snapshot.seconds + 1
         if (
             charger.clock_runs > 3

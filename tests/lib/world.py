@@ -13,6 +13,7 @@ from registers import DYNAMIC, FAILSAFE, TIMEOUT
 import vestel
 
 HASTE = 10  # so many polls without any time passing are a loop that never ends
+LONGEST = 3600.0  # s: no poll takes that long
 PATIENCE = 100.0  # s, within which something happens, such as that a reading is tried
 FIRST_READ = 100  # the register with which each reading begins
 
@@ -91,7 +92,9 @@ class World:
         for _ in range(times):
             self.clock.sleep(max(0.0, self.due - self.clock.now))
             begun = self.clock.now
+            self.clock.latest = begun + LONGEST
             self.due = next(self._moments)
+            self.clock.latest = math.inf
             ended = self.clock.now
             self.polls.append((begun, ended))
             is_hasty = self._ended == begun == ended

@@ -133,7 +133,7 @@ def holds(content: bytes) -> Callable[[Path], object]:
 BAD = [
     pytest.param(is_missing, "No such file or directory", id="missing"),
     pytest.param(links_nowhere, "No such file or directory", id="dangling link"),
-    pytest.param(Path.mkdir, "Is a directory", id="directory"),
+    pytest.param(Path.mkdir, "not a regular file", id="directory"),
     pytest.param(is_a_fifo, "not a regular file", id="FIFO", marks=pytest.mark.needs_os),
     pytest.param(holds(b"off\n"), "'off' is not a whole number of amperes", id="nonsense"),
     pytest.param(holds(b"12 A"), "'12 A' is not a whole number of amperes", id="unit"),
@@ -189,12 +189,12 @@ def test_file_without_permission_is_a_warning(
 ) -> None:
     """The superuser may read all, so the system's answer is played."""
 
-    def refuse(path: Any, *more: Any) -> int:
+    def refuse(path: Any, *more: Any, **others: Any) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     text = f"--hold: {file}: Permission denied"
     with monkeypatch.context() as system:
-        system.setattr(os, "open", refuse)
+        system.setattr("builtins.open", refuse)
         holding.play(60)
         assert holding.lines == [f"WARNING: {text}"]
     holding.play(5)

@@ -84,6 +84,18 @@ def test_loss_lasts_across_connections_until_a_change(world: MakeWorld) -> None:
     assert frozen.lines[1:] == ["WARNING: over: the charger is back"]
 
 
+def test_loss_does_not_end_where_the_clock_is_not_read(world: MakeWorld) -> None:
+    stopped = ran(world)
+    stopped.play(20)
+    assert OLD in stopped.snapshot.problem
+    stopped.charger.fault(4, CLOCK)
+    stopped.play(120)
+    assert stopped.reading is None
+    stopped.charger.set(1000, 3, bank=INPUT)
+    stopped.play(61)
+    assert stopped.reading is not None
+
+
 def test_comparison_goes_on_across_another_loss(world: MakeWorld) -> None:
     frozen = world(delay=0.0)
     frozen.read(7)

@@ -8,6 +8,7 @@ happen. A failure prints its seed and the story of it. A longer run:
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from charger import CLOSE, GARBAGE, RESET, SILENCE, Outcome, late
+from charger import CLOSE, GARBAGE, RESET, SILENCE, Outcome, Request, late
 from clock import Clock
 from judge import SETTLED, Judge, JudgedCharger, Violation, fits
 from registers import (
@@ -45,8 +46,18 @@ LONGEST = 300.0  # s that a fault goes on
 
 CORE = (100, 400, 1000, 1100, 1502, 2000, 5004)  # where the ranges begin
 DETAILS = (130, 190, 210, 230, 290, 405)
-TEXTS = (130, 190, 210, 230)
-Over = Callable[[], object]
+SINGLE = [(address,) for address in (*CORE, *CORE, EVSE_MIN, EVSE_MAX, CLOCK)]
+FAULTS: list[tuple[list[Any], list[float], list[tuple[int, ...]]]] = [
+    # One of these comes, of so many requests, to one of these groups of addresses (none: all).
+    ([RESET, CLOSE, GARBAGE, SILENCE, 4, 6], [0.02, 0.2, 0.6], [()]),
+    ([RESET, RESET, SILENCE], [0.02, 0.2, 0.6], [()]),
+    ([late(0.7), late(2.5), late(5.0)], [0.05, 0.5, 1], [()]),
+    ([SILENCE], [1], [(), (2000, 5004), (1000,), (1100,), (FIRMWARE,)]),
+    ([1, 2, 3, 4, 10, 11], [1], SINGLE),
+    ([5, 6, 6], [0.2, 0.5, 1], [()]),
+    ([4, 2, 6, RESET, SILENCE], [1], [(HEARTBEAT,)]),
+    ([2, 4, 6, RESET, SILENCE], [0.5, 1], [DETAILS, (FIRMWARE,), (100,), (100, *DETAILS)]),
+]
 
 
 class Simulation:
@@ -132,8 +143,7 @@ class Simulation:
         hold_file = str(self.file) if self.follows_file else None
         world = World(self.clock, charger, wanted, details, every, hold_file)
         self.judge = Judge(world, charger, every)
-        if self.follows_file:
-            self.write_file()
+        self.file_changes()
         self.options = (
             f"--timeout {charger.reply_timeout:g}, every {every:g}, details {details}, "
             f"held {wanted}, file {self.follows_file}; a reply takes {charger.delay:g} s, "
@@ -150,7 +160,7 @@ class Simulation:
         at = 0.0 if draw.random() < 0.2 else draw.expovariate(1 / busy)
         while at < HOUR:
             (happen,) = draw.choices([*HAPPENINGS], [*HAPPENINGS.values()])
-            self.clock.at(self.begin + at, lambda happen=happen: happen(self))
+            self.clock.at(self.begin + at, functools.partial(happen, self))
             at += draw.expovariate(1 / busy) if draw.random() < 0.8 else draw.random() * 3
         self.clock.at(self.begin + HOUR + LONGEST, self.calm_down)
 
@@ -164,50 +174,30 @@ class Simulation:
     def limits(self) -> tuple[int, int]:
         return self.charger.image[INPUT, EVSE_MIN], self.charger.image[INPUT, EVSE_MAX]
 
-    def for_a_while(self, name: str, *overs: Over, longest: float = LONGEST) -> None:
+    def for_a_while(self, name: str, over: Callable[[], object]) -> None:
         seconds = self.random.choice([0.5, 3, 10, 30, 100, 240]) * (0.5 + self.random.random())
-        seconds = min(seconds, longest, self.begin + HOUR + LONGEST - self.clock.now)
+        seconds = min(seconds, LONGEST, self.begin + HOUR + LONGEST - self.clock.now)
         trouble = f"{name}, for {seconds:.1f} s"
         self.charger.begin(trouble)
         self.clock.after(seconds, lambda: self.charger.end(trouble))
-        for over in overs:
-            self.clock.after(seconds, over)
-
-    def chance(self, outcome: Outcome, chance: float, *addresses: int, **more: Any) -> Over:
-        draw = self.random
-        return self.charger.fault(
-            lambda _: outcome if draw.random() < chance else None, *addresses, **more
-        )
+        self.clock.after(seconds, over)
 
     def cuts(self) -> None:
         self.charger.cut()
 
     def faults(self) -> None:
-        outcome = self.one_of(RESET, RESET, CLOSE, GARBAGE, SILENCE, 4, 6)
-        chance = self.one_of(0.02, 0.2, 0.6)
+        """Play a fault for some of the requests."""
+        draw = self.random
+        kind = self.one_of(*FAULTS)
+        outcome, chance, addresses = map(draw.choice, kind)
         executed = self.one_of(None, True, False)
-        over = self.chance(outcome, chance, executed=executed)
-        self.for_a_while(f"{chance} of {outcome}, executed {executed}", over)
 
-    def replies_late(self) -> None:
-        seconds, chance = self.one_of(0.7, 2.5, 5.0), self.one_of(0.05, 0.5, 1.0)
-        over = self.chance(late(seconds), chance)
-        self.for_a_while(f"{chance} of replies {seconds} s late", over)
+        def decide(_: Request) -> Outcome | None:
+            return outcome if draw.random() < chance else None
 
-    def is_silent(self) -> None:
-        addresses = self.one_of((), (), (2000, 5004), (1000,), (1100,), (FIRMWARE,))
-        self.for_a_while(f"silence {addresses}", self.chance(SILENCE, 1, *addresses))
-
-    def refuses(self) -> None:
-        code = self.one_of(1, 2, 3, 4, 10, 11)
-        address = self.one_of(*CORE, *CORE, EVSE_MIN, EVSE_MAX, CLOCK)
-        self.for_a_while(f"exception {code} to {address}", self.chance(code, 1, address))
-
-    def is_busy(self) -> None:
-        codes = (5, 6, 6) if self.charger.failsafe else (6,)  # 5 would accept a heartbeat
-        code, chance = self.one_of(*codes), self.one_of(0.2, 0.5, 1)
-        over = self.chance(code, chance)
-        self.for_a_while(f"{chance} of exception {code}", over, longest=30)
+        over = self.charger.fault(decide, *addresses, executed=executed)
+        what = f"{chance} of {outcome}, executed {executed}, to {addresses or 'all'}"
+        self.for_a_while(what, over)
 
     def goes_away(self) -> None:
         charger = self.charger
@@ -282,6 +272,12 @@ class Simulation:
         over = self.charger.fight(number, every, address, costs_connection=costs)
         self.for_a_while(f"a fight each {every} s, costs the connection {costs}", over)
 
+    def ignores_writes(self) -> None:
+        charger = self.charger
+        if not charger.keeps:
+            charger.keeps = {DYNAMIC: 7, FAILSAFE: 7}
+            self.for_a_while("keeps 7 A, whatever is written", charger.keeps.clear)
+
     def other_master_comes(self) -> None:
         charger = self.charger
         if charger.masters == 1:
@@ -297,23 +293,17 @@ class Simulation:
 
         self.for_a_while(f"another master; a second one: {charger.second_master}", is_over)
 
-    def refuses_heartbeat(self) -> None:
-        outcome = self.one_of(4, 2, 6, RESET, SILENCE)
-        self.for_a_while(f"heartbeat: {outcome}", self.chance(outcome, 1, HEARTBEAT))
-
     def clock_jumps(self) -> None:
         self.clock.jump(self.one_of(-86400.0, -3600, -7.5, 7.5, 3600, 86400))
         self.judge.aheads.append(self.clock.ahead)
 
-    def details_fail(self) -> None:
-        outcome, chance = self.one_of(2, 4, 6, RESET, SILENCE), self.one_of(0.5, 1)
-        addresses = self.one_of(DETAILS, (FIRMWARE,), (100,), (100, *DETAILS))
-        over = self.chance(outcome, chance, *addresses)
-        self.for_a_while(f"{chance} of {outcome} to {addresses}", over)
-
-    def shows(self, words: dict[int, int]) -> None:
-        """Let input registers show something else for a while."""
+    def shows_others(self) -> None:
+        """Let input registers show something else for a while: absurd, or other limits."""
         charger = self.charger
+        words = {1106: 40_000}
+        if not self.follows_file:  # where it would be hard to say which number is held
+            limits = {EVSE_MIN: self.one_of(0, 6), EVSE_MAX: self.one_of(0, 0, 10, 16, 32)}
+            words = self.one_of(words, limits)
         usual = {address: charger.image[INPUT, address] for address in words}
         name = f"it shows {words}"
 
@@ -326,19 +316,10 @@ class Simulation:
                 charger.set(address, word, bank=INPUT)
             self.for_a_while(name, is_over)
 
-    def is_absurd(self) -> None:
-        self.shows({1106: self.random.randrange(40_000, 41_000)})
-
-    def limits_change(self) -> None:
-        if not self.follows_file:  # where it would be hard to say which number is held
-            self.shows({EVSE_MIN: self.one_of(0, 6), EVSE_MAX: self.one_of(0, 0, 10, 16, 32)})
-
     def file_changes(self) -> None:
-        if self.follows_file:
-            self.write_file()
-
-    def write_file(self) -> None:
         """Let the file of --hold name a number, or none."""
+        if not self.follows_file:
+            return
         content = self.one_of("", " \n", "many", "1000", "7.5", None)
         if self.random.random() < 0.7:
             self.hold(self.one_of(0, 6, 8, 10, 12, 16, 20, 40))
@@ -376,24 +357,18 @@ class Simulation:
 
 HAPPENINGS: dict[Callable[[Simulation], None], int] = {
     Simulation.cuts: 2,
-    Simulation.faults: 3,
-    Simulation.replies_late: 2,
-    Simulation.is_silent: 1,
-    Simulation.refuses: 2,
-    Simulation.is_busy: 1,
+    Simulation.faults: 11,
     Simulation.goes_away: 2,
     Simulation.restarts: 2,
     Simulation.plugs: 3,
     Simulation.freezes: 1,
     Simulation.is_slow: 1,
     Simulation.other_master_sets: 2,
-    Simulation.other_master_fights: 1,
+    Simulation.other_master_fights: 2,
+    Simulation.ignores_writes: 1,
     Simulation.other_master_comes: 1,
-    Simulation.refuses_heartbeat: 1,
     Simulation.clock_jumps: 1,
-    Simulation.details_fail: 1,
-    Simulation.is_absurd: 1,
-    Simulation.limits_change: 1,
+    Simulation.shows_others: 2,
     Simulation.file_changes: 4,
 }
 

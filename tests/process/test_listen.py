@@ -120,15 +120,15 @@ def test_it_listens_on_loopback_unless_a_host_is_given(
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("host", "why"),
     [
-        pytest.param("", id="port in use"),
-        pytest.param("no..such.host:", id="no such host"),
-        pytest.param("192.0.2.1:", id="address of another machine"),
+        pytest.param("", "Address already in use; ", id="port in use"),
+        pytest.param("no..such.host:", "", id="no such host"),
+        pytest.param("192.0.2.1:", "Cannot assign requested address; ", id="another machine"),
     ],
 )
 def test_one_line_says_where_it_cannot_listen(
-    memory: SimulatedCharger, call: Run, host: str
+    memory: SimulatedCharger, call: Run, host: str, why: str
 ) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -136,8 +136,8 @@ def test_one_line_says_where_it_cannot_listen(
         where = f"{host or '127.0.0.1:'}{other.getsockname()[1]}"
         result = call("--ip=charger", f"--listen={where}", "--set-current=10")
     assert (result.returncode, result.stdout) == (1, "")
-    assert re.fullmatch(rf"ERROR: Cannot listen on {re.escape(where)}: \S.*\n", result.stderr)
-    assert ("another program" in result.stderr) == (host == "")
+    message = rf"ERROR: Cannot listen on {re.escape(where)}: {why}\S.*\n"
+    assert re.fullmatch(message, result.stderr)
     assert memory.attempts == [], "nothing is set, since nothing would hold it"
 
 

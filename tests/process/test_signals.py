@@ -146,7 +146,7 @@ def setting(charger: SimulatedCharger, environment: dict[str, str]) -> Setting:
     @contextlib.contextmanager
     def run(stderr: int) -> Iterator[Any]:
         arguments = command(["--set-current=12", "--timeout=60"], charger)
-        streams = {"stdout": subprocess.DEVNULL, "stderr": stderr}
+        streams: Any = {"stdout": subprocess.DEVNULL, "stderr": stderr}
         with subprocess.Popen(arguments, env=environment, **streams) as process:
             try:
                 yield process

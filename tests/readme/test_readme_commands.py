@@ -104,7 +104,7 @@ def test_other_ways_to_install_read_a_charger(desk: Desk, way: str) -> None:
     assert f"`{way}`" in prose("Install")
     needs(way.split()[0], WAYS[way])
     (desk.opt / "vestel.py").write_text((ROOT / "vestel.py").read_text(encoding="utf-8"))
-    environment = {**os.environ, **desk.environment}
+    environment = {**os.environ, **desk.environment, "TMPDIR": str(desk.home)}
     read = desk.shell(f"{way} --ip 192.168.1.100", env=environment)
     assert re.search("Total Power: +70501 W", read.out), read.err
 

@@ -107,6 +107,9 @@ def with_a_charger(call: Run, charger: SimulatedCharger, clock: Clock) -> Lines:
         yield call(charger=charger).stderr
     with mock.patch.dict(sys.modules, {"pymodbus.client": None}):
         yield call(charger=charger).stderr
+    charger.fault(charger.vanish, DYNAMIC, write=True)  # the last case: it is gone from now on
+    charger.keeps.clear()
+    yield call(SET, charger=charger).stderr
 
 
 def without_a_charger(call: Run) -> Lines:
@@ -178,10 +181,10 @@ def of_python(call: Run) -> Lines:
 def while_connected(world: MakeWorld, home: Path) -> Lines:
     def played(*events: Happen, **more: Any) -> str:
         it = world(**more)
-        for happens in (*events, lambda charger: None):
-            it.play(40)
-            happens(it.charger)
         it.play(40)
+        for happens in events:
+            happens(it.charger)
+            it.play(40)
         return "\n".join([*it.lines, it.snapshot.problem])
 
     yield vestel.Snapshot().problem
@@ -200,7 +203,7 @@ def while_connected(world: MakeWorld, home: Path) -> Lines:
         yield played(hold_file=str(amps))
     for path in (home / "nowhere", home):
         yield played(hold_file=str(path))
-    with mock.patch.object(vestel.os, "fstat", return_value=mock.Mock(st_mode=0o10644)):
+    with mock.patch("os.fstat", return_value=mock.Mock(st_mode=0o10644)):
         yield played(hold_file=str(amps))
 
 

@@ -81,12 +81,11 @@ VALUES = {4: (), 8: ('vestel_up{job="node"}', 0), 20: (), 30: (FILE, 600), 60: (
 
 def promtool(directory: Path, *command: str) -> str:
     """Return what promtool prints, which has to be content."""
-    where = {"cwd": str(directory), "encoding": "utf-8"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     tool = needs("promtool", "prometheus")
-    result = subprocess.run([tool, *command], check=False, **where, **streams)
-    assert result.returncode == 0, result.stdout
-    return str(result.stdout)
+    result = subprocess.run([tool, *command], check=False, cwd=str(directory), **streams)
+    assert result.returncode == 0, result.stdout.decode()
+    return str(result.stdout.decode())
 
 
 def check(directory: Path, rules: str, kind: str, *tests: tuple[dict[str, str], Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 import jinja2
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped, unused-ignore]
 from charger import SimulatedCharger
 from desk import Desk, answering
 from door import free_port
@@ -187,7 +187,7 @@ def broker(tmp_path: Path) -> Iterator[int]:
     port = free_port()
     conf = tmp_path / "mosquitto.conf"
     conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([mosquitto, "-c", str(conf)], **quiet) as process:
         try:
             eventually(lambda: accepts("127.0.0.1", port))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
@@ -68,10 +70,6 @@ def test_what_is_not_a_whole_number_is_an_error(file: Path, content: bytes) -> N
     assert str(caught.value).isprintable()
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def test_links_are_followed(tmp_path: Path, file: Path) -> None:
     (tmp_path / "link").symlink_to("amps")
     file.write_text("10")
@@ -93,16 +91,26 @@ def test_a_file_that_cannot_be_read_is_an_error(file: Path, name: str, why: str)
         vestel.read_hold_file(str(file.parent / name))
 
 
+@pytest.fixture
+def pipe(file: Path) -> Iterator[Path]:
+    """Give a pipe that nobody writes into. Who waits for it all the same is let go after 5 s."""
+    os.mkfifo(file)
+    rescue = threading.Timer(5, lambda: os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK)))
+    rescue.start()
+    yield file
+    rescue.cancel()
+    rescue.join()
+
+
 @pytest.mark.needs_os
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device"])
-def test_what_is_no_regular_file_is_an_error_at_once(file: Path, kind: str) -> None:
-    if kind == "directory":
-        file.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(file)  # nobody writes into it
-    path = "/dev/zero" if kind == "device" else str(file)
-    before = open_files()
+def test_what_is_no_regular_file_is_an_error_at_once(
+    file: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    path = request.getfixturevalue("pipe") if kind == "pipe" else file.parent
+    path = Path("/dev/null") if kind == "device" else path
+    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(vestel.CommandError, match=r"(?i)regular file|is a directory"):
-            vestel.read_hold_file(path)
-    assert open_files() == before
+            vestel.read_hold_file(str(path))
+    assert len(os.listdir("/proc/self/fd")) == before
