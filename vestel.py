@@ -483,6 +483,20 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: che
 FILE_NAME = "vestel_modbus.ini"
 
 
+class Formatter(argparse.HelpFormatter):
+    """Formats help at a fixed width and without colour.
+
+    Argparse would ask for the terminal's width at each option, which takes 3 ms. Since Python 3.14
+    it would also ask stdout, even a closed one, whether to colour what goes to stderr.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
+
+    def _set_color(self, *_: object, **more: Any) -> None:
+        super()._set_color(False, **more)  # type: ignore[misc]  # since Python 3.14
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that writes as all of the program does, also to a closed stream."""
 
@@ -506,8 +520,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
         "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM (0 with --watch and --listen)",
         allow_abbrev=False,
-        # A fixed width: argparse would ask for the terminal's at each option, which takes 3 ms.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
+        formatter_class=Formatter,
     )
     _add_options(parser)
     args = parser.parse_args(argv)

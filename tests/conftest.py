@@ -25,7 +25,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # inherited from the back
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look after each test whether something outlives it."""
     config.pluginmanager.register(Leftovers(), "leftovers")
 
 
@@ -105,10 +104,10 @@ def world(clock: Clock) -> Callable[..., World]:
         hold_file: str | None = None,
         **attributes: Any,
     ) -> World:
-        usual = {"delay": 0.002, "measuring": True, "calendar": "runs", "strict": True}
-        looks = {"failsafe": True}
-        charger = charger or SimulatedCharger(clock, **{**usual, **looks, **attributes})
-        return World(clock, charger, setpoints, details, every, hold_file)
+        usual: dict[str, Any] = {"measuring": True, "calendar": "runs", "strict": True}
+        usual.update({"delay": 0.002, "failsafe": True, **attributes})
+        box = charger or SimulatedCharger(clock, **usual)
+        return World(clock, box, setpoints, details, every, hold_file)
 
     return world
 

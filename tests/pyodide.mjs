@@ -39,7 +39,12 @@ async function run(pyodide, wheels, args) {
 
   const python = await loadPyodide({
     indexURL,
-    env: { HOME: "/home/pyodide", PYTHONDONTWRITEBYTECODE: "1", ...Object.fromEntries(passed) },
+    env: {
+      HOME: "/home/pyodide",
+      PYTHONDONTWRITEBYTECODE: "1",
+      HYPOTHESIS_STORAGE_DIRECTORY: "/tmp/hypothesis", // nothing is written into the checkout
+      ...Object.fromEntries(passed),
+    },
   });
   python.mountNodeFS("/checkout", dirname(dirname(fileURLToPath(import.meta.url))));
   python.mountNodeFS("/wheels", resolve(wheels));

@@ -1,8 +1,7 @@
 """A simulated Vestel EVC04: its registers, what it does of itself, and the faults of real boxes.
 
-It has two doors. `connect` gives a connection in memory, as vestel.py uses one, for simulated time.
-door.py lets it listen on a socket, in real time. What it does is the same behind both, and typed
-here by hand, so that vestel.py is never tested against its own understanding of the charger.
+It has two doors, and does the same behind both. `connect` gives a connection in memory, as
+vestel.py uses one, for simulated time. door.py lets it listen on a socket, in real time.
 """
 
 from __future__ import annotations
@@ -12,33 +11,11 @@ import functools
 import math
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
+import registers
 from clock import Cancel, Clock, RealClock
-from registers import (
-    CABLE,
-    CLOCK,
-    DYNAMIC,
-    EVSE_MIN,
-    FAILSAFE,
-    FIRMWARE,
-    GAPS,
-    HEARTBEAT,
-    HOLDING,
-    INPUT,
-    LOCKED,
-    NO_CABLE,
-    PHASE_SWITCH,
-    PHASES,
-    TIMEOUT,
-    VEHICLE,
-    Image,
-    image,
-    packed,
-    row,
-    text,
-)
+from registers import CABLE, CLOCK, DYNAMIC, FAILSAFE, HEARTBEAT, HOLDING, INPUT, TIMEOUT, VEHICLE
 
 import vestel
 
@@ -46,14 +23,10 @@ ALWAYS = 1_000_000_000  # times
 ACKNOWLEDGE, BUSY = 5, 6  # exceptions: it works on it; it is busy
 DEFAULT_TIMEOUT = 20  # s: the failsafe timeout of a box where none is set
 DAY = 86_400  # s
-TEXTS = (100, 130, 190, 210, 230)  # the registers where a text begins
 
 
 class Request(NamedTuple):
-    """A request as it came. `value` is the count of a read, and the value of a write.
-
-    `address` is the number of the register: a box of base 1 adds 1 to what was asked for.
-    """
+    """A request. `value` is the count of a read; a box of base 1 has added 1 to `address`."""
 
     at: float
     connection: int
@@ -64,16 +37,14 @@ class Request(NamedTuple):
     unit: int = 1
 
 
+Piece = Tuple[float, Union[bytes, str]]  # a wait (s), and what is sent then: bytes, RESET or CLOSE
+Play = Callable[[bytes, bytes], List[Piece]]
+
+
 class Late(NamedTuple):
     """The right reply, so many seconds later than usual."""
 
     seconds: float
-
-
-late = Late
-
-Piece = Tuple[float, Union[bytes, str]]  # a wait (s), and what is sent then: bytes, RESET or CLOSE
-Play = Callable[[bytes, bytes], List[Piece]]
 
 
 class Frames(NamedTuple):
@@ -82,30 +53,12 @@ class Frames(NamedTuple):
     play: Play
 
 
-# What comes of a request in place of its reply: an exception (its code), one of these, or frames.
-SILENCE, RESET, CLOSE, GARBAGE = "silence", "reset", "close", "no Modbus"
+late = Late
+# What comes of a request in place of its reply: an exception (its code), one of these, or frames
+# (or the name of some in door.PLAYS).
+SILENCE, RESET, CLOSE, GARBAGE = BROKEN = "silence", "reset", "close", "no Modbus"
 Outcome = Union[int, str, Late, Frames]
 Decide = Callable[[Request], Optional[Outcome]]
-
-
-@dataclass(eq=False)
-class Fault:
-    """What is to come of which requests, and how often."""
-
-    decide: Decide
-    matches: Callable[[Request], bool]
-    times: int
-    skip: int
-    executed: bool | None  # whether a write is carried out, too
-
-    def outcome(self, request: Request) -> Outcome | None:
-        if self.times <= 0 or not self.matches(request):
-            return None
-        if self.skip > 0:
-            self.skip -= 1
-            return None
-        self.times -= 1
-        return self.decide(request)
 
 
 @functools.lru_cache(maxsize=None)
@@ -129,7 +82,6 @@ class Link:
         self.charger.hang_up(self)
 
     def close(self) -> None:
-        """End the connection from the side of the master."""
         self.charger.hang_up(self)
 
 
@@ -138,7 +90,7 @@ class SimulatedCharger:
 
     def __init__(self, clock: Clock | RealClock | None = None, **attributes: Any) -> None:
         self.clock = clock or RealClock()
-        self.image: Image = image()
+        self.image = registers.image()
         self._lock = threading.RLock()
         # How fast it is (s).
         self.delay = 0.0  # of each reply
@@ -169,8 +121,8 @@ class SimulatedCharger:
         self._away = ""
         self._failsafe = self._is_looking = False
         # What happens to it.
-        self.faults: list[Fault] = []
-        self.repeated: Image | None = None  # the old values that it repeats
+        self.faults: list[Callable[[Request], tuple[Outcome | None, bool] | None]] = []
+        self.repeated: registers.Image | None = None  # the old values that it repeats
         self.thaws_with_connection = False
         self.locked_until = -math.inf
         self.in_failsafe = False
@@ -210,18 +162,9 @@ class SimulatedCharger:
         """Answer exception 2 for these registers from now on."""
         self.unsupported.update((bank, address) for address in addresses)
 
-    def set_text(self, address: int, value: str) -> None:
-        self.set(address, *text(value, len(row(address).words)), bank=INPUT)
-
     def set_firmware(self, version: str) -> None:
-        self.set_text(FIRMWARE, version)
-
-    def pack_texts(self) -> None:
-        """Hold two characters of each text in a register, as related firmware does."""
-        for address in TEXTS:
-            words = row(address).words
-            held = "".join(map(chr, words)).rstrip("\0")
-            self.set(address, *packed(held, len(words)), bank=INPUT)
+        words = registers.text(version, len(registers.row(registers.FIRMWARE).words))
+        self.set(registers.FIRMWARE, *words, bank=INPUT)
 
     def _put(self, address: int, number: int) -> None:
         self.image[INPUT, address] = number >> 16
@@ -230,15 +173,12 @@ class SimulatedCharger:
     def _measure(self, first: int = 0, end: int = 1 << 16) -> None:
         """Give the clock, and what is measured, the values of now, if they are in that range."""
         now = self.clock.now
-        has_clock = first < CLOCK + 6 and end > CLOCK
-        if has_clock and self.calendar == "zeros":
-            self._put(CLOCK, 0)
-            self._put(CLOCK + 4, 0)
-        elif has_clock and self.calendar == "runs":
+        if first < CLOCK + 6 and end > CLOCK and self.calendar != "stands":
             days, seconds = divmod(int(now), DAY)
-            hours, minutes = seconds // 3600, seconds // 60 % 60
-            self._put(CLOCK, 261101 + (19 + days) % 28)
-            self._put(CLOCK + 4, hours * 10_000 + minutes * 100 + seconds % 60)
+            clock = seconds // 3600 * 10_000 + seconds // 60 % 60 * 100 + seconds % 60
+            runs = self.calendar == "runs"
+            self._put(CLOCK, runs * (261101 + (19 + days) % 28))
+            self._put(CLOCK + 4, runs * clock)
         if self.measuring and first < 1510 and end > 1008:
             tenths = int(now * 10)
             self.image[INPUT, 1008] = tenths % 60_000
@@ -246,17 +186,14 @@ class SimulatedCharger:
             self.image[INPUT, 1014] = 200 + tenths % 50
             self._put(1020, tenths % 90_000)
             self._put(1024, tenths % 89_000)
-            self._put(1036, tenths)
-            self._put(1502, tenths)
-            self._put(1508, tenths)
+            for address in (1036, 1502, 1508):
+                self._put(address, tenths)
 
     # --- What it makes of a request -------------------------------------------------------------
 
-    def receive(
-        self, link: Link, write: bool, bank: str, asked: int, value: int, unit: int = 1
-    ) -> Request:
-        """Log a request."""
-        request = Request(self.clock.now, link.number, write, bank, asked + self.base, value, unit)
+    def receive(self, link: Link, write: bool, bank: str, asked: int, *more: int) -> Request:
+        """Log a request; `more` is its value, and the unit."""
+        request = Request(self.clock.now, link.number, write, bank, asked + self.base, *more)
         link.requests += 1
         self.requests.append(request)
         self.requested(link, request)
@@ -270,11 +207,9 @@ class SimulatedCharger:
             self.resets_first_request -= 1
             return RESET, False
         for fault in list(self.faults):
-            outcome = fault.outcome(request)
-            if outcome is None:
-                continue
-            is_done = not isinstance(outcome, int) or outcome == ACKNOWLEDGE
-            return outcome, is_done if fault.executed is None else fault.executed
+            found = fault(request)
+            if found is not None:
+                return found
         return None, True
 
     def carry_out(self, request: Request) -> tuple[int | None, list[int]]:
@@ -285,23 +220,22 @@ class SimulatedCharger:
             return self._read(request.bank, request.address, request.value)
 
     def _read(self, bank: str, first: int, count: int) -> tuple[int | None, list[int]]:
-        registers = _registers(bank, first, count)
-        if not all(map(self._has, registers)):
+        asked = _registers(bank, first, count)
+        if not all(map(self._has, asked)):
             return self.unsupported_code, []
         if self.repeated is None and bank == INPUT:
             self._measure(first, first + count)
         held = self.image if self.repeated is None else self.repeated
-        return None, [held.get(register, 0) for register in registers]
+        return None, [held.get(register, 0) for register in asked]
 
     def _has(self, register: tuple[str, int]) -> bool:
         bank, address = register
-        if register in self.unsupported:
+        is_new = 130 <= address < 296 or address == registers.PHASE_SWITCH
+        if register in self.unsupported or (self.old_firmware and is_new):
             return False
-        if self.old_firmware and (130 <= address < 296 or address == PHASE_SWITCH):
-            return False
-        if register in GAPS and not self.refuses_gaps:
+        if register in registers.GAPS and not self.refuses_gaps:
             return True
-        is_known = register in self.image or register in GAPS
+        is_known = register in self.image or register in registers.GAPS
         assert is_known or not self.strict, f"no document knows {bank} register {address}"
         return register in self.image or self.accepts_all
 
@@ -313,13 +247,12 @@ class SimulatedCharger:
             self.image[HOLDING, HEARTBEAT] = value
             self.heartbeat_given()
             return None
-        if address == DYNAMIC and self.image[INPUT, CABLE] < VEHICLE:
-            if self.without_vehicle == "ignores":
-                return None
-            if self.without_vehicle == "refuses":
-                return 4
-            if self.without_vehicle == "makes 6 of 0":
-                value = value or 6
+        is_without = address == DYNAMIC and self.image[INPUT, CABLE] < VEHICLE
+        how = self.without_vehicle if is_without else ""
+        if how in ("ignores", "refuses"):
+            return {"refuses": 4}.get(how)
+        if how == "makes 6 of 0" and value == 0:
+            value = 6
         value = self.keeps.get(address, value)
         lag = self.lag.get(address, 0.0)
         if lag == 0:
@@ -370,8 +303,8 @@ class SimulatedCharger:
             if link not in self.links:
                 return
             self.links.remove(link)
-            if (HOLDING, PHASE_SWITCH) in self.image:
-                self.image[HOLDING, PHASE_SWITCH] = self.image[INPUT, PHASES]
+            if (HOLDING, registers.PHASE_SWITCH) in self.image:
+                self.image[HOLDING, registers.PHASE_SWITCH] = self.image[INPUT, registers.PHASES]
             if self.thaws_with_connection:
                 self.thaw()
             if self.locks_out:
@@ -389,38 +322,31 @@ class SimulatedCharger:
         return self.take(Link(self, self.connections))
 
     def connect(self, timeout: float | None = None, base: int = 0) -> MemoryConnection:
-        """Connect in memory; what vestel.Charger is given.
-
-        `timeout` is what silence costs (s), `base` that of the program.
-        """
+        """Connect in memory. `timeout` is what silence costs (s), `base` that of the program."""
         assert self._in_memory is None, "a second connection while one is open"
         timeout = self.reply_timeout if timeout is None else timeout
         self.attempts.append(self.clock.now)
         self.attempted()
         how = self.greeting()
-        if how == "dead":
-            self.clock.sleep(timeout)
-        if how in ("dead", "refused"):
+        errors: dict[str, Exception] = {
+            "dead": vestel.Unreachable(f"Cannot connect to the box: no answer in {timeout:g} s"),
+            "refused": vestel.Unreachable("Cannot connect to the box: connection refused"),
+            "resets": vestel.NoReply("the charger closed the connection"),
+        }
+        self.clock.sleep({"dead": timeout, "refused": 0.0}.get(how, self.opening))
+        if how in errors:
             self.connected(None)
-            why = "connection refused" if how == "refused" else f"no answer within {timeout:g} s"
-            raise vestel.Unreachable(f"Cannot connect to the box: {why}")
-        self.clock.sleep(self.opening)
-        if how == "resets":
-            self.connected(None)
-            raise vestel.NoReply("the charger closed the connection")
+            raise errors[how]
         self.connections += 1
         link = self._in_memory = MemoryConnection(self, self.connections, timeout, base)
-        if how == "silent":
-            link.is_ignored = True
-        elif how or self.away:
-            link.is_cut = True
-        else:
+        link.is_ignored = how == "silent"
+        link.is_cut = not link.is_ignored and bool(how or self.away)
+        if not (link.is_ignored or link.is_cut):
             self.take(link)
         self.connected(link)
         return link
 
     def leave(self, connection: MemoryConnection) -> None:
-        """End a connection in memory, as the program wants it."""
         if self._in_memory is connection:
             self._in_memory = None
         self.hang_up(connection)
@@ -452,33 +378,25 @@ class SimulatedCharger:
         None or not given means any. A write is carried out, too, but for exceptions other than 5;
         `executed` says otherwise.
         """
+        turns = iter(range(skip + times))
 
-        def matches(request: Request) -> bool:
-            return (
-                (not addresses or request.address in addresses)
-                and write in (None, request.write)
-                and bank in (None, request.bank)
-            )
+        def play(request: Request) -> tuple[Outcome | None, bool] | None:
+            is_there = not addresses or request.address in addresses
+            is_meant = write in (None, request.write) and bank in (None, request.bank)
+            if not (is_there and is_meant) or next(turns, -1) < skip:
+                return None
+            found = outcome(request) if callable(outcome) else outcome
+            is_done = not isinstance(found, int) or found == ACKNOWLEDGE
+            is_done = is_done if executed is None else executed
+            return None if found is None else (found, is_done)
 
-        if isinstance(outcome, str):
-            outcome = self._frames_of(outcome)
-        decide = outcome if callable(outcome) else lambda _: outcome
-        fault = Fault(decide, matches, times, skip, executed)
-        self.faults.append(fault)
+        self.faults.append(play)
 
         def end() -> None:
             with contextlib.suppress(ValueError):
-                self.faults.remove(fault)
+                self.faults.remove(play)
 
         return end
-
-    @staticmethod
-    def _frames_of(name: str) -> Outcome:
-        if name in (SILENCE, RESET, CLOSE, GARBAGE):
-            return name
-        from door import PLAYS
-
-        return PLAYS[name]
 
     def vanish(self, request: Request) -> Outcome:
         """Be gone in place of a reply: a fault."""
@@ -490,10 +408,9 @@ class SimulatedCharger:
 
     @property
     def away(self) -> str:
-        """How it takes no connection: "refused", "dead" (no answer), "closes" or "resets".
+        """How it takes no connection: "refused", "dead" (no answer: in memory only), "closes".
 
-        "closes" accepts, and closes before the first request. "resets" does so at once, so that
-        there is no connection. "dead" is for memory; a socket has dead_host().
+        "closes" accepts, and closes before the first request, "resets" at once.
         """
         return self._away
 
@@ -508,7 +425,7 @@ class SimulatedCharger:
             link.cut()
 
     def restart(
-        self, seconds: float, how: str = "refused", then: Callable[[], object] | None = None
+        self, seconds: float, how: str = "refused", then: Callable[[], object] = int
     ) -> None:
         """Be away so long, and come back with the failsafe current, or what `then` makes of it."""
         self.away = how
@@ -520,19 +437,9 @@ class SimulatedCharger:
             self.image[HOLDING, HEARTBEAT] = 0
             self.in_failsafe = False
             self.set(DYNAMIC, self.image[HOLDING, FAILSAFE])
-            if then:
-                then()
+            then()
 
         self.clock.after(seconds, back)
-
-    def restart_daily(self, first: float, seconds: float) -> None:
-        """Restart in so many seconds, and each day at this time."""
-
-        def restart() -> None:
-            self.restart(seconds)
-            self.restart_daily(DAY, seconds)
-
-        self.clock.after(first, restart)
 
     def boot(self, seconds: float, code: int = BUSY) -> None:
         """Answer each request with an exception for so long."""
@@ -550,35 +457,29 @@ class SimulatedCharger:
         """Repeat old values no more."""
         self.repeated, self.thaws_with_connection = None, False
 
-    def plug_in(self, state: int = LOCKED) -> None:
+    def plug_in(self, state: int = registers.LOCKED) -> None:
         """Let a vehicle come: the box puts its own minimum into the dynamic current."""
         self.set(CABLE, state, bank=INPUT)
-        self.set(DYNAMIC, self.image[INPUT, EVSE_MIN])
+        self.set(DYNAMIC, self.image[INPUT, registers.EVSE_MIN])
 
-    def unplug(self, state: int = NO_CABLE) -> None:
+    def unplug(self, state: int = registers.NO_CABLE) -> None:
         self.set(CABLE, state, bank=INPUT)
 
     def fight(
-        self,
-        value: int,
-        every: float,
-        address: int = DYNAMIC,
-        times: int = ALWAYS,
-        costs_connection: bool = False,
+        self, value: int, every: float, address: int = DYNAMIC, costs_connection: bool = False
     ) -> Cancel:
         """Let another master set a value again and again; return what ends that."""
-        turns = [iter(range(times))]
+        wanted = [True]
 
         def set_it() -> None:
-            if not turns or next(turns[0], None) is None:
-                return
-            if costs_connection:
-                self.cut()
-            self.set(address, value)
-            self.clock.after(every, set_it)
+            if wanted:
+                if costs_connection:
+                    self.cut()
+                self.set(address, value)
+                self.clock.after(every, set_it)
 
         self.clock.after(every, set_it)
-        return turns.clear
+        return wanted.clear
 
     # --- The failsafe ---------------------------------------------------------------------------
 
@@ -644,44 +545,27 @@ class SimulatedCharger:
 
     def times_of(self, *addresses: int, write: bool | None = None) -> list[float]:
         """Return when these registers were asked for, or written."""
-        return [
-            r.at for r in list(self.requests) if r.address in addresses and write in (None, r.write)
-        ]
+        asked = [r for r in list(self.requests) if r.address in addresses]
+        return [r.at for r in asked if write in (None, r.write)]
 
     def forget(self) -> None:
         """Empty the log and the list of faults, for the next case."""
-        self.faults.clear()
-        self.requests.clear()
-        self.attempts.clear()
-        self.heartbeats.clear()
-        self.changes.clear()
+        logs: tuple[Any, ...] = self.requests, self.attempts, self.heartbeats, self.changes
+        for one in (self.faults, *logs):
+            one.clear()
         self.connections = self.thrown_out = self.resets_next = 0
 
-    # --- What a test may want to know at once: for a subclass to override -------------------------
+    def nothing(self, *about: Any, **more: Any) -> None:
+        """Do nothing: what happens is for a subclass to look at."""
 
-    def attempted(self) -> None:
-        """The program has begun to connect."""
-
-    def connected(self, link: Link | None) -> None:
-        """The program has connected, or (None) failed to."""
-
-    def requested(self, link: Link, request: Request) -> None:
-        """A request has come."""
-
-    def answered(self, request: Request) -> None:
-        """A reply has gone out."""
-
-    def failed(self, request: Request, outcome: Outcome) -> None:
-        """An exception has gone out, or no reply."""
-
-    def heartbeat_given(self) -> None:
-        """A heartbeat has been taken."""
-
-    def changed(self, address: int) -> None:
-        """A register has been given another value."""
-
-    def throws_out(self) -> None:
-        """A master has missed its heartbeat, and is about to be thrown out."""
+    attempted = nothing  # to connect
+    connected = nothing  # (link), or (None): in vain
+    requested = nothing  # (link, request)
+    answered = nothing  # (request)
+    failed = nothing  # (request, outcome): an exception has gone out, or no reply
+    heartbeat_given = nothing
+    changed = nothing  # (address): has another value
+    throws_out = nothing  # a master without a heartbeat, in this moment
 
 
 class MemoryConnection(Link):
@@ -712,6 +596,7 @@ class MemoryConnection(Link):
             raise self._broken(request, RESET)
         outcome, is_executed = charger.decide(self, request)
         assert not isinstance(outcome, Frames), "frames need a socket"
+        assert not isinstance(outcome, str) or outcome in BROKEN, "frames need a socket"
         begin = max(clock.now, self.free_at)
         reply_at = begin + charger.delay
         if isinstance(outcome, Late):
@@ -748,6 +633,5 @@ class MemoryConnection(Link):
         if outcome != GARBAGE:
             self.cut()
         self.charger.replied(self, request, outcome)
-        if outcome == GARBAGE:
-            return vestel.NoReply("a reply that is no Modbus")
-        return vestel.NoReply("the charger closed the connection")
+        why = {GARBAGE: "a reply that is no Modbus"}
+        return vestel.NoReply(why.get(outcome, "the charger closed the connection"))

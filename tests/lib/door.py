@@ -1,7 +1,6 @@
 """The socket of the simulated charger, served by pyModbusTCP, and the faults of frames.
 
-It stands on pyModbusTCP and not on pymodbus, so that vestel.py is never tested against its own
-understanding of the protocol.
+Not by pymodbus: vestel.py is never tested against its own understanding of the protocol.
 """
 
 from __future__ import annotations
@@ -12,22 +11,9 @@ import os
 import socket
 import struct
 import threading
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
-from charger import (
-    CLOSE,
-    GARBAGE,
-    RESET,
-    SILENCE,
-    Frames,
-    Late,
-    Link,
-    Outcome,
-    Piece,
-    Play,
-    Request,
-    SimulatedCharger,
-)
+from charger import CLOSE, GARBAGE, RESET, SILENCE, Frames, Late, Link, Request, SimulatedCharger
 from pyModbusTCP.server import DataHandler, ModbusServer
 from registers import HOLDING, INPUT
 
@@ -44,15 +30,10 @@ def _with(reply: bytes, at: int, *values: int) -> bytes:
     return reply[:at] + bytes(values) + reply[at + len(values) :]
 
 
-def _short(reply: bytes) -> bytes:
-    """Return a reply with one register less, and lengths that agree with it."""
-    return _with(_with(reply, 4, *struct.pack(">H", len(reply) - 8)), 8, reply[8] - 2)[:-2]
-
-
-def _long(reply: bytes) -> bytes:
-    """Return a reply with one register more, and lengths that agree with it."""
-    longer = _with(_with(reply, 4, *struct.pack(">H", len(reply) - 4)), 8, reply[8] + 2)
-    return longer + b"\x12\x34"
+def _resized(reply: bytes, words: int) -> bytes:
+    """Return a reply with one register more or less, and lengths that agree with it."""
+    body = reply[9 : len(reply) + min(0, 2 * words)] + b"\x12\x34" * words
+    return reply[:4] + struct.pack(">H", len(body) + 3) + reply[6:8] + bytes([len(body)]) + body
 
 
 def _earlier(request: bytes, words: int) -> bytes:
@@ -62,82 +43,72 @@ def _earlier(request: bytes, words: int) -> bytes:
     return transaction + b"\0\0" + struct.pack(">H", len(body) + 1) + request[6:7] + body
 
 
-def _same_length(request: bytes, reply: bytes) -> bytes:
-    return _earlier(request, (len(reply) - 9) // 2)
-
-
 def held_back(count: int) -> Frames:
     """Keep so many replies, and send them before the reply to the request that follows."""
     kept: list[bytes] = []
 
-    def play(request: bytes, reply: bytes) -> list[Piece]:
-        if len(kept) < count:
-            kept.append(reply)
+    def play(_: bytes, reply: bytes) -> list[Any]:
+        kept.append(reply)
+        if len(kept) <= count:
             return []
-        sent = b"".join(kept) + reply
+        sent = b"".join(kept)
         kept.clear()
         return [(0, sent)]
 
     return Frames(play)
 
 
-def exception_and_reset(code: int) -> Play:
-    return lambda request, reply: [(0, exception(request, code)), (0, RESET)]
-
-
 def dripping(wait: float) -> Frames:
     """Send the reply byte by byte, each after a wait (s)."""
-    return Frames(lambda request, reply: [(wait, reply[n : n + 1]) for n in range(len(reply))])
+    return Frames(lambda _, reply: [(wait, reply[n : n + 1]) for n in range(len(reply))])
 
 
-# What comes in place of a reply: (request frame, right reply frame) -> pieces to send, each after a
-# wait (s). Then the connection stays, or is closed or reset.
-_PLAYS: dict[str, Play] = {
-    "reply and reset": lambda request, reply: [(0, reply), (0, RESET)],
-    "reply and close": lambda request, reply: [(0, reply), (0, CLOSE)],
-    "half a reply and reset": lambda request, reply: [
-        (0, reply[: len(reply) // 2]),
-        (0, RESET),
-    ],
-    "short": lambda request, reply: [(0, _short(reply))],
-    "short, header of the whole": lambda request, reply: [(0, reply[:-2])],
-    "long": lambda request, reply: [(0, _long(reply))],
-    "bytes behind the reply": lambda request, reply: [(0, reply + b"\xab\xcd\xef")],
-    "other function": lambda request, reply: [(0, _with(reply, 7, 7 - reply[7]))],
-    "other unit": lambda request, reply: [(0, _with(reply, 6, reply[6] ^ 1))],
-    "other transaction": lambda request, reply: [(0, _with(reply, 0, reply[0] ^ 0x55))],
-    "other protocol": lambda request, reply: [(0, _with(reply, 2, 1))],
-    "wrong byte count": lambda request, reply: [(0, _with(reply, 8, reply[8] - 2))],
-    "earlier reply, other length": lambda request, reply: [(0, _earlier(request, 3) + reply)],
-    "earlier reply, same length": lambda request, reply: [
-        (0, _same_length(request, reply) + reply)
-    ],
-    "web server": lambda request, reply: [(0, b"HTTP/1.1 400 Bad Request\r\n\r\n"), (0, CLOSE)],
-    "65535 bytes": lambda request, reply: [(0, _with(reply, 4, 0xFF, 0xFF) + bytes(2000))],
-    "single bytes": lambda request, reply: [(0.001, reply[n : n + 1]) for n in range(len(reply))],
-    "split in the header": lambda request, reply: [(0, reply[:5]), (0.05, reply[5:])],
-    "part of a header": lambda request, reply: [(0, reply[:5])],
-    **{f"exception {code} and reset": exception_and_reset(code) for code in range(1, 12)},
+def _exception_and_reset(code: int) -> Frames:
+    return Frames(lambda request, _: [(0, exception(request, code)), (0, RESET)])
+
+
+def _sent(frame: Callable[[bytes, bytes], bytes], *then: str) -> Frames:
+    """Send the frame that is made of the request and of its right reply."""
+    return Frames(lambda q, r: [(0, frame(q, r)), *((0, end) for end in then)])
+
+
+# What comes in place of a reply. Then the connection stays, or is closed or reset.
+PLAYS = {  # q: the request, r: its right reply
+    "reply and reset": _sent(lambda q, r: r, RESET),
+    "reply and close": _sent(lambda q, r: r, CLOSE),
+    "half a reply and reset": _sent(lambda q, r: r[: len(r) // 2], RESET),
+    "short": _sent(lambda q, r: _resized(r, -1)),
+    "short, header of the whole": _sent(lambda q, r: r[:-2]),
+    "long": _sent(lambda q, r: _resized(r, 1)),
+    "bytes behind the reply": _sent(lambda q, r: r + b"\xab\xcd\xef"),
+    "other function": _sent(lambda q, r: _with(r, 7, 7 - r[7])),
+    "other unit": _sent(lambda q, r: _with(r, 6, r[6] ^ 1)),
+    "other transaction": _sent(lambda q, r: _with(r, 0, r[0] ^ 0x55)),
+    "other protocol": _sent(lambda q, r: _with(r, 2, 1)),
+    "wrong byte count": _sent(lambda q, r: _with(r, 8, r[8] - 2)),
+    "earlier reply, other length": _sent(lambda q, r: _earlier(q, 3) + r),
+    "earlier reply, same length": _sent(lambda q, r: _earlier(q, (len(r) - 9) // 2) + r),
+    "web server": _sent(lambda q, r: b"HTTP/1.1 400 Bad Request\r\n\r\n", CLOSE),
+    "65535 bytes": _sent(lambda q, r: _with(r, 4, 0xFF, 0xFF) + bytes(2000)),
+    "single bytes": dripping(0.001),
+    "split in the header": Frames(lambda q, r: [(0, r[:5]), (0.05, r[5:])]),
+    "part of a header": _sent(lambda q, r: r[:5]),
+    **{f"exception {code} and reset": _exception_and_reset(code) for code in range(1, 12)},
 }
-PLAYS = {name: Frames(play) for name, play in _PLAYS.items()}
 
 
-def pieces(outcome: Outcome | None, request: bytes, reply: bytes) -> list[Piece]:
+def _pieces(outcome: Any, request: bytes, reply: bytes) -> list[Any]:
     """Return what to send in place of a reply."""
-    if outcome is None:
-        return [(0, reply)]
+    outcome = PLAYS.get(outcome, outcome)
     if isinstance(outcome, Frames):
         return outcome.play(request, reply)
-    if isinstance(outcome, Late):
-        return [(outcome.seconds, reply)]
     if isinstance(outcome, int):
         return [(0, exception(request, outcome))]
-    if outcome == SILENCE:
-        return []
-    if outcome == GARBAGE:
-        return [(0, b"SSH-2.0-dropbear_2022.83\r\n")]
-    assert outcome in (RESET, CLOSE)
-    return [(0, outcome)]
+    if outcome is None or isinstance(outcome, Late):
+        return [(outcome.seconds if outcome else 0, reply)]
+    assert outcome in (SILENCE, GARBAGE, RESET, CLOSE)
+    sent = {SILENCE: [], GARBAGE: [(0, b"SSH-2.0-dropbear_2022.83\r\n")]}
+    return sent.get(outcome, [(0, outcome)])
 
 
 class _Registers(DataHandler):  # type: ignore[misc]
@@ -192,12 +163,9 @@ class SocketLink(Link):
             self.client.close()
 
     def _receive(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            chunk = self.client.recv(size - len(data))
-            if not chunk:
-                raise ConnectionResetError
-            data += chunk
+        data = self.client.recv(size, socket.MSG_WAITALL)
+        if len(data) < size:
+            raise ConnectionResetError
         return data
 
     def _exchange(self) -> bool:
@@ -209,8 +177,7 @@ class SocketLink(Link):
         session.set_response_mbap()
         sent = session.request.mbap.raw + session.request.pdu.raw
         function, asked, value = struct.unpack(">BHH", session.request.pdu.raw[:5])
-        bank = INPUT if function == 4 else HOLDING
-        write = function == WRITE_SINGLE
+        bank, write = INPUT if function == 4 else HOLDING, function == WRITE_SINGLE
         unit = session.request.mbap.unit_id
         request = charger.receive(self, write, bank, asked, value, unit)
         outcome, is_executed = charger.decide(self, request)
@@ -218,14 +185,13 @@ class SocketLink(Link):
             charger.clock.sleep(charger.delay)
         reply = sent  # what a write is answered with
         if is_executed or not write:
-            charger.door.modbus.engine(session)
+            charger.door.modbus._engine(session)
             reply = session.response.raw
         if not charger.applies_late:
             charger.clock.sleep(charger.delay)
         code = reply[8] if outcome is None and reply[7] & 0x80 else outcome
-        for wait, piece in pieces(outcome, sent, reply):
-            if wait:
-                charger.clock.sleep(wait)
+        for wait, piece in _pieces(outcome, sent, reply):
+            charger.clock.sleep(wait)
             if isinstance(piece, str):
                 if piece == RESET:
                     self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
@@ -236,20 +202,13 @@ class SocketLink(Link):
         return not self.is_cut
 
 
-class _Modbus(ModbusServer):  # type: ignore[misc]
-    """What pyModbusTCP makes of a request frame."""
-
-    def engine(self, session: Any) -> None:
-        self._engine(session)
-
-
 class Door:
     """What listens for a charger, and the threads that serve its connections."""
 
     def __init__(self, charger: SimulatedCharger, ipv6: bool = False) -> None:
         self.charger = charger
         self.family = socket.AF_INET6 if ipv6 else socket.AF_INET
-        self.modbus = _Modbus(data_hdl=_Registers(charger))
+        self.modbus = ModbusServer(data_hdl=_Registers(charger))
         self.links: list[SocketLink] = []
         self._listener: socket.socket | None = None
         self._changed = threading.Condition(threading.RLock())
@@ -263,9 +222,7 @@ class Door:
         listener.bind((self.charger.host, self.charger.port))
         listener.listen(128)
         self._listener, self._is_shut = listener, False
-        self._thread = threading.Thread(
-            target=self._accept, args=(listener,), name="door", daemon=True
-        )
+        self._thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self._thread.start()
         self.update()
 
@@ -319,9 +276,9 @@ class Door:
             if isinstance(link, SocketLink) and link.has_left():
                 charger.hang_up(link)
         how = charger.greeting()
-        if how in ("resets", "refused"):
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
         if how not in ("", "silent"):
+            if how != "closes":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
             client.close()
             charger.connected(None)
             return

@@ -92,6 +92,7 @@ class JudgedCharger(SimulatedCharger):
         self.disturbed: dict[int, tuple[float, float]] = {}
         self.tries: dict[int, deque[float]] = {}  # the last polls in which a register was written
         self.new_at = clock.now  # a reason to try at once: a vehicle, another wanted value
+        self.plugged_at = -math.inf
         # The clock: since when it was read in each reading, and since when it had old values, and
         # how often it had gone on.
         self.clock_since = math.inf
@@ -164,6 +165,8 @@ class JudgedCharger(SimulatedCharger):
     def changed(self, address: int) -> None:
         self.note(f"{address} is {self[address]} now")
         if address == CABLE:
+            is_seen = self.clock.now - self.new_at > 3 * POLL  # not there and back in between
+            self.plugged_at = self.clock.now if is_seen else -math.inf
             self.new_at = self.clock.now
         numbers = self.wanted.get(address)
         if numbers and self[address] != numbers[-1]:
@@ -229,7 +232,7 @@ class JudgedCharger(SimulatedCharger):
             self.clock_since = min(self.clock_since, now)
             if self.repeated is None:
                 self.clock_runs += 1
-            elif self.old_since < self.frozen_at:
+            elif self.failed_at < self.begun and not self.frozen_at <= self.old_since <= now:
                 self.old_since = now
 
     def failed(self, request: Request, outcome: Outcome) -> None:
@@ -241,6 +244,7 @@ class JudgedCharger(SimulatedCharger):
         if isinstance(outcome, str):
             self.waited += now - request.at
             self.failed_at = self.unanswered_at = now
+            self.old_since = math.inf
             return
         self.wait_for(request)
         if request.address == HEARTBEAT:
@@ -248,6 +252,7 @@ class JudgedCharger(SimulatedCharger):
             self.unanswered_at = now
         if (request.bank, request.address) not in self.unsupported:
             self.failed_at = now
+            self.old_since = math.inf  # an old value that comes later is new to the program
 
     def wait_for(self, request: Request) -> None:
         """Note that there was an answer. While the program waits it sends no heartbeat."""
@@ -335,7 +340,12 @@ class Judge:
             charger.violated(f"it wants to sleep for {world.due - now:.1f} s")
         if snapshot is not self.before:
             self.judge(snapshot)
+        if min(charger.calm, now - self.served_at) > charger.recovery:
+            charger.violated(f"no reading for {now - self.served_at:.1f} s, and all is well")
         if snapshot.reading is not None:
+            longest = 3 * (self.interval + snapshot.seconds) + MARGIN
+            if charger.calm > charger.recovery and now - snapshot.made_at > longest:
+                charger.violated(f"the reading is {now - snapshot.made_at:.1f} s old")
             is_gone = now - charger.away_since > POLL + 5 * charger.reply_timeout + MARGIN
             if is_gone and snapshot.made_at < charger.away_since:
                 charger.violated("it does not notice that the charger is gone")
@@ -444,24 +454,18 @@ class Judge:
     def judge_old(self, snapshot: Any) -> None:
         """Old values are not served as new for long, where the charger's clock tells."""
         charger = self.charger
-        since = max(charger.frozen_at, charger.old_since, charger.clock_since)
+        age = snapshot.made_at - max(charger.frozen_at, charger.old_since, charger.clock_since)
         longest = MAX_AGE + 2 * self.interval + 2 * snapshot.seconds + 1
-        if (
-            charger.clock_runs > 3
-            and charger.clock_at >= snapshot.made_at
-            and snapshot.made_at - since > longest
-        ):
-            charger.violated(f"old values are served for {snapshot.made_at - since:.1f} s")
+        tells = charger.clock_runs > 3 and charger.clock_at >= snapshot.made_at
+        if tells and age > longest:
+            charger.violated(f"old values are served for {age:.1f} s")
 
     def judge_values(self, reading: Any, since: float) -> None:
         """Each value is one that the charger had since then. What it measures tells the time."""
         charger = self.charger
         low, high = int(since * 10), int(self.clock.now * 10)
-        electrical, session, settings = (
-            reading["electrical"],
-            reading["session"],
-            reading["settings"],
-        )
+        electrical, session = reading["electrical"], reading["session"]
+        settings = reading["settings"]
         meter, watts = electrical["meter_reading_kwh"], electrical["power"]["total_w"]
         tenths = [None if meter is None else round(meter * 10)]
         for number in [*tenths, session["energy_wh"], session["duration_s"]]:
@@ -475,8 +479,7 @@ class Judge:
             (settings["failsafe_timeout_s"], HOLDING, TIMEOUT),
             (reading["states"]["cable"]["code"], INPUT, CABLE),
         ):
-            held = number is None or number in charger.held_since(bank, address, since)
-            if not held:
+            if number is not None and number not in charger.held_since(bank, address, since):
                 charger.violated(f"{address} is {number}, which the charger did not have")
         if self.serial and reading["identity"]["serial"] != self.serial:
             charger.violated(f"the serial number is {reading['identity']['serial']}")
@@ -511,8 +514,6 @@ class Judge:
         if calm <= charger.recovery:
             self.wrong_since.clear()
             return
-        if now - self.served_at > charger.recovery:
-            charger.violated(f"no reading for {now - self.served_at:.1f} s, and all is well")
         if snapshot.reading is None:
             return
         if calm > HELD and charger.failsafe and now - charger.heartbeats[-1] > LOOK:
@@ -537,11 +538,14 @@ class Judge:
             self.impossible_at[address] = now
             return
         wrong = min(wrong, now - self.impossible_at.get(address, -math.inf))
-        disturbed_before, _ = charger.disturbed[address]
-        is_alone = charger.calm > SETTLED and now - disturbed_before > SETTLED
-        slow = 2 * snapshot.seconds
-        bound = 2 * self.interval + 1 if is_alone else BACK_OFF + MARGIN
-        if wrong > bound + slow + charger.recovery - RECOVERY:
+        disturbed_before, disturbed = charger.disturbed[address]
+        bound = BACK_OFF + MARGIN
+        if disturbed <= charger.plugged_at:
+            wrong = min(wrong, now - charger.plugged_at)
+            bound = 2 * self.interval + 1
+        elif charger.calm > SETTLED and now - disturbed_before > SETTLED:
+            bound = 2 * self.interval + 1
+        if wrong > bound + 2 * snapshot.seconds + charger.recovery - RECOVERY:
             charger.violated(f"{address} is {charger[address]} since {wrong:.1f} s")
 
     def is_possible(self, address: int) -> bool:

@@ -1,7 +1,7 @@
-"""The check that nothing outlives its test: no thread, process, open file, temporary file.
+"""The check that nothing outlives its test, be it passed, failed or skipped.
 
-It looks after each test, be it passed, failed or skipped. What lasts longer than a test belongs to
-a fixture of a wider scope, and must be gone when that fixture is over.
+What lasts longer than a test belongs to a fixture of a wider scope, and must be gone when that
+fixture is over.
 """
 
 from __future__ import annotations
@@ -86,41 +86,22 @@ class Leftovers:
             if passed > MOMENT and not is_collected:  # which takes long
                 gc.collect()
                 is_collected = True
-            self._reap(left)
+            for pid in [thing[8:] for thing in left if thing.startswith("process ")]:
+                with contextlib.suppress(OSError):  # that has ended, and nobody waits for it
+                    os.waitpid(int(pid), os.WNOHANG)
             time.sleep(0.005)
 
-    @staticmethod
-    def _reap(left: set[str]) -> None:
-        """Forget the processes that have ended, and that nobody waits for."""
-        for thing in left:
-            kind, _, pid = thing.partition(" ")
-            if kind == "process":
-                with contextlib.suppress(OSError):
-                    os.waitpid(int(pid), os.WNOHANG)
-
     def _all(self) -> set[str]:
-        threads = {f"thread {thread.ident} {thread.name}" for thread in threading.enumerate()}
-        return threads | self._processes() | self._open_files() | self._temporary_files()
-
-    @staticmethod
-    def _processes() -> set[str]:
-        found = set()
+        """Return the threads, processes, open files (sockets, pipes), and temporary files."""
+        found = {f"thread {thread.ident} {thread.name}" for thread in threading.enumerate()}
+        found |= {f"file {self._directory}/{name}" for name in os.listdir(self._directory)}
         for thread in Path("/proc/self/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 found |= {f"process {pid}" for pid in thread.read_text().split()}
-        return found
-
-    @staticmethod
-    def _open_files() -> set[str]:
-        """Return the files, sockets, pipes and terminals that are open."""
-        found = set()
         for number in os.listdir(FILES) if os.path.isdir(FILES) else []:
             with contextlib.suppress(OSError):  # that of listdir is closed by now
                 found.add(f"open file {number} {os.readlink(f'{FILES}/{number}')}")
         return found
-
-    def _temporary_files(self) -> set[str]:
-        return {f"file {self._directory}/{name}" for name in os.listdir(self._directory)}
 
     def _describe(self, thing: str) -> str:
         kind, _, pid = thing.partition(" ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import http.client
 import io
 import json
@@ -28,7 +29,6 @@ from typing import IO, Any, Callable, Iterable, Iterator, NamedTuple, Sequence, 
 
 import pytest
 from charger import SimulatedCharger
-from clock import gaps as gaps
 from door import free_port
 from hypothesis import settings
 
@@ -50,16 +50,17 @@ Result = subprocess.CompletedProcess
 Run = Callable[..., "Result[str]"]
 Case = TypeVar("Case")
 Outcome = TypeVar("Outcome")
+Process = TypeVar("Process", bound="Running")
+
+
+def target(charger: SimulatedCharger) -> list[str]:
+    return ["--ip", charger.host, "--port", str(charger.port)]
 
 
 def command(
     options: Sequence[str], charger: SimulatedCharger | None, script: Any = SCRIPT
 ) -> list[str]:
     return [sys.executable, str(script), *(target(charger) if charger else []), *options]
-
-
-def target(charger: SimulatedCharger) -> list[str]:
-    return ["--ip", charger.host, "--port", str(charger.port)]
 
 
 def environment_of(home: Path) -> dict[str, str]:
@@ -70,13 +71,19 @@ def environment_of(home: Path) -> dict[str, str]:
 
 # --- One run ------------------------------------------------------------------------------------
 
+STREAMS: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.PIPE,
+    "encoding": "utf-8",
+}
+
 
 def run_process(
     *options: str, charger: SimulatedCharger | None = None, script: Any = SCRIPT, **more: Any
 ) -> Result[str]:
     """Run vestel.py as a process, until it ends."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    how = {"encoding": "utf-8", "timeout": 120, "check": False, **streams, **more}
+    how = {"timeout": 120, "check": False, **STREAMS, **more}
     return subprocess.run(command(options, charger, script), **how)
 
 
@@ -111,76 +118,57 @@ def run_with_terminal(
     """Run vestel.py with a terminal as stdout, one that passes every byte on as it is."""
     screen, line = os.openpty()
     tty.setraw(line)
-    arguments = command(options, charger)
-    shown = b""
-    with os.fdopen(screen, "rb", buffering=0), subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=line,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**env, "TERM": "xterm", **variables},
-    ) as process:
-        os.close(line)
-        try:
-            while chunk := read_screen(screen):
-                shown += chunk
-            stderr = process.communicate(timeout=60)[1]
-        finally:
-            process.kill()
-    return Result(arguments, process.returncode, shown.decode(), stderr)
+    env = {**env, "TERM": "xterm", **variables}
+    with os.fdopen(screen, "rb", buffering=0), ThreadPoolExecutor(1) as threads:
+        shown = threads.submit(lambda: b"".join(iter(lambda: read_screen(screen), b"")))
+        with os.fdopen(line):
+            result = run_process(*options, charger=charger, stdout=line, env=env)
+        return Result(result.args, result.returncode, shown.result().decode(), result.stderr)
 
 
 # --- A process that stays -----------------------------------------------------------------------
 
 
 class Running:
-    """vestel.py as a process that stays, and every line of it as it comes.
-
-    `out_at` is when (monotonic) each line of `out` came.
-    """
+    """vestel.py as a process that stays, and every line of it as it comes."""
 
     def __init__(
         self, options: Sequence[str], charger: SimulatedCharger | None, **more: Any
     ) -> None:
         self.out: list[str] = []
-        self.out_at: list[float] = []
         self.err: list[str] = []
-        self.process = subprocess.Popen(
-            command(options, charger),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            **more,
-        )
-        out = (self.process.stdout, self.out, self.out_at)
-        unused: list[float] = []
-        err = (self.process.stderr, self.err, unused)
+        self.process = subprocess.Popen(command(options, charger), **{**STREAMS, **more})
         self._collectors = [
-            threading.Thread(target=self._collect, args=args) for args in (out, err)
+            threading.Thread(target=self._collect_lines, args=args)
+            for args in ((self.process.stdout, self.out), (self.process.stderr, self.err))
         ]
         for collector in self._collectors:
             collector.start()
 
     @staticmethod
-    def _collect(stream: IO[str], lines: list[str], times: list[float]) -> None:
+    def _collect_lines(stream: IO[str], lines: list[str]) -> None:
         with stream:
             for line in stream:
-                times.append(time.monotonic())
                 lines.append(line)
 
     def end(self, how: int = signal.SIGTERM) -> int:
-        """Send the signal and return the exit code. All lines are there then."""
+        """Send the signal and return the exit code. All that it printed is there then."""
         self.process.send_signal(how)
         return self.wait()
 
     def wait(self) -> int:
-        """Return the exit code of a process that ends by itself. All lines are there then."""
-        code = self.process.wait(timeout=60)
+        """Return the exit code of a process that ends by itself, when all is there."""
+        code = int(self.process.wait(timeout=60))
         for collector in self._collectors:
             collector.join()
         return code
+
+    def __enter__(self: Process) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.wait()
 
 
 Start = Callable[..., Running]
@@ -189,34 +177,32 @@ Start = Callable[..., Running]
 @contextlib.contextmanager
 def starting(home: Path) -> Iterator[Start]:
     """What starts vestel.py as a process that stays; with `charger=`, against that charger."""
-    started: list[Running] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(*options: str, charger: SimulatedCharger | None = None, **more: Any) -> Running:
-        started.append(Running(options, charger, **{"env": environment_of(home), **more}))
-        return started[-1]
+        def start(*options: str, charger: SimulatedCharger | None = None, **more: Any) -> Running:
+            running = Running(options, charger, **{"env": environment_of(home), **more})
+            return stack.enter_context(running)
 
-    try:
         yield start
-    finally:
-        for running in started:
-            running.process.kill()
-            running.wait()
 
 
 def warnings(running: Running, about: str = "") -> list[str]:
     return [line for line in list(running.err) if line.startswith("WARNING: ") and about in line]
 
 
+def status(process: Any, key: str) -> str:
+    """Return a value of /proc/PID/status."""
+    lines = Path("/proc", str(process.pid), "status").read_text()
+    return str(re.findall(rf"^{key}:\s*(\w+)", lines, re.MULTILINE)[0])
+
+
 def catches(process: Any, number: int) -> bool:
     """Tell whether the process has a handler for the signal."""
-    status = Path("/proc", str(process.pid), "status").read_text()
-    (mask,) = re.findall(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
-    return bool(int(mask, 16) & 1 << number - 1)
+    return bool(int(status(process, "SigCgt"), 16) & 1 << number - 1)
 
 
 def thread_count(process: Any) -> int:
-    """Return how many threads the process has."""
-    return len(os.listdir(f"/proc/{process.pid}/task"))
+    return int(status(process, "Threads"))
 
 
 class Staying:
@@ -251,8 +237,6 @@ def json_readings(lines: Iterable[str]) -> list[Any]:
 
 
 class Answer(NamedTuple):
-    """An answer over HTTP."""
-
     status: int
     headers: dict[str, str]
     body: str
@@ -280,9 +264,8 @@ class Http:
         connection = http.client.HTTPConnection(host, self.port, timeout=20)
         with contextlib.closing(connection):
             connection.request(method, path, body)
-            response = connection.getresponse()
-            headers = dict(response.getheaders())
-            return Answer(response.status, headers, response.read().decode())
+            got = connection.getresponse()
+            return Answer(got.status, dict(got.getheaders()), got.read().decode())
 
     def is_up(self) -> bool:
         return self.ask(METRICS).value("vestel_up") == 1
@@ -315,8 +298,7 @@ class Listening(Http):
 
     def status(self, key: str) -> int:
         """Return a number (memory in KiB) of /proc/PID/status."""
-        status = self.proc("status").read_text()
-        return int(re.findall(rf"^{key}:\s+(\d+)", status, re.MULTILINE)[0])
+        return int(status(self.running.process, key))
 
 
 def listen(
@@ -347,24 +329,13 @@ def accepts(host: str, port: int) -> bool:
         return client.connect_ex((host, port)) == 0
 
 
-def connecting_to(port: int) -> int:
-    """Return how many connections to that port of loopback are being opened."""
-    syn_sent = [f"0100007F:{port:04X}", "02"]
-    counts = []
-    for _ in range(3):  # the table changes while it is read, and a row may be left out
-        with open("/proc/net/tcp", encoding="ascii") as table:
-            rows = [line.split()[2:4] for line in table]
-        counts.append(rows.count(syn_sent))
-    return max(counts)
-
-
 # --- On a terminal ------------------------------------------------------------------------------
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 DRAWING = re.compile(r"\x1b\[H(.*?)\x1b\[J", re.DOTALL)
 
 
-class Terminal:
+class Terminal(Running):
     """vestel.py on a terminal of its own, and all that it sends there."""
 
     def __init__(
@@ -379,12 +350,8 @@ class Terminal:
         self._end, self._line = pty.openpty()
         self.resize(columns, rows)
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), self._line)
-        self.process = subprocess.Popen(
-            command(options, None),
-            env={"TERM": "xterm", **environment},
-            start_new_session=True,
-            **{**streams, **more},
-        )
+        how = {"env": {"TERM": "xterm", **environment}, "start_new_session": True}
+        self.process = subprocess.Popen(command(options, None), **{**how, **streams, **more})
         self._collector = threading.Thread(target=self._collect)
         self._collector.start()
 
@@ -410,24 +377,12 @@ class Terminal:
         fcntl.ioctl(self._line, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait(self) -> int:
-        """Return the exit code of a process that ends. All that it sent is there then."""
-        code = self.process.wait(timeout=60)
+        code = int(self.process.wait(timeout=60))
         if self._collector.is_alive():
             os.close(self._line)
             self._collector.join()
             os.close(self._end)
         return code
-
-    def end(self, how: int) -> int:
-        self.process.send_signal(how)
-        return self.wait()
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.wait()
 
     def drawings(self, count: int = 1) -> list[str]:
         """Return the whole drawings, as soon as there are so many."""
@@ -436,24 +391,19 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def full_terminal() -> Iterator[int]:
-    """The line of a terminal that nobody reads, and that takes not one byte more."""
-    yield from _full(*pty.openpty())
-
-
-@contextlib.contextmanager
-def full_pipe() -> Iterator[int]:
-    """The writing end of a pipe that nobody reads, and that takes not one byte more."""
-    yield from _full(*os.pipe())
-
-
-def _full(end: int, line: int) -> Iterator[int]:
+def _full(make: Callable[[], tuple[int, int]]) -> Iterator[int]:
+    """The end to write to of what nobody reads, and that takes not one byte more."""
+    end, line = make()
     try:
         fill(line)
         yield line
     finally:
         os.close(line)
         os.close(end)
+
+
+full_terminal = functools.partial(_full, pty.openpty)
+full_pipe = functools.partial(_full, os.pipe)
 
 
 def fill(line: int) -> None:
@@ -500,26 +450,20 @@ def side_by_side(act: Callable[[Case], Outcome], cases: Sequence[Case]) -> list[
 @contextlib.contextmanager
 def clients(count: int, act: Callable[[], object]) -> Iterator[None]:
     """Let so many clients do something again and again meanwhile."""
-    wanted, errors = [True], []
+    wanted = [True]
 
     def client() -> None:
         while wanted:
-            try:
-                act()
-            except Exception as error:
-                errors.append(error)
-                return
+            act()
 
-    threads = [threading.Thread(target=client) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        wanted.clear()
-        for thread in threads:
-            thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(count) as threads:
+        running = [threads.submit(client) for _ in range(count)]
+        try:
+            yield
+        finally:
+            wanted.clear()
+    for one in running:
+        one.result()
 
 
 def needs(program: str, package: str) -> str:

@@ -25,8 +25,7 @@ def text(value: str, count: int) -> list[int]:
 
 def packed(value: str, count: int) -> list[int]:
     """Return a text with two characters to a register, as related firmware has it."""
-    data = value.encode().ljust(2 * count, b"\0")
-    return list(struct.unpack(f">{count}H", data))
+    return [*struct.unpack(f">{count}H", value.encode().ljust(2 * count, b"\0"))]
 
 
 def u32(value: int) -> list[int]:
@@ -79,24 +78,16 @@ CORE_ROWS = [
         {"vestel_cable_state": 3}),
     Row(INPUT, 1006, u32(0), "bits", {"states.fault_code": 0, "states.faults": []},
         {"vestel_fault_code": 0, **{f"vestel_fault/{bit}": 0 for bit in range(28)}}),
-    Row(INPUT, 1008, [15234], "mA", {"electrical.current.l1_a": 15.234},
-        {"vestel_current_amperes/1": 15.234},
-        part_of="electrical.active_phases"),
-    Row(INPUT, 1010, [15181], "mA", {"electrical.current.l2_a": 15.181},
-        {"vestel_current_amperes/2": 15.181},
-        part_of="electrical.active_phases"),
-    Row(INPUT, 1012, [15257], "mA", {"electrical.current.l3_a": 15.257},
-        {"vestel_current_amperes/3": 15.257},
-        part_of="electrical.active_phases"),
+    *[Row(INPUT, address, [number], "mA", {f"electrical.current.l{phase}_a": amperes},
+          {f"vestel_current_amperes/{phase}": amperes}, part_of="electrical.active_phases")
+      for phase, address, number, amperes in
+      [(1, 1008, 15234, 15.234), (2, 1010, 15181, 15.181), (3, 1012, 15257, 15.257)]],
     Row(INPUT, 1014, [231], "V", {"electrical.voltage.l1_v": 231}, {"vestel_voltage_volts/1": 231}),
     Row(INPUT, 1016, [230], "V", {"electrical.voltage.l2_v": 230}, {"vestel_voltage_volts/2": 230}),
     Row(INPUT, 1018, [229], "V", {"electrical.voltage.l3_v": 229}, {"vestel_voltage_volts/3": 229}),
-    Row(INPUT, 1024, u32(66518), "W", {"electrical.power.l1_w": 66518},
-        {"vestel_power_watts/1": 66518}),
-    Row(INPUT, 1028, u32(3491), "W", {"electrical.power.l2_w": 3491},
-        {"vestel_power_watts/2": 3491}),
-    Row(INPUT, 1032, u32(3492), "W", {"electrical.power.l3_w": 3492},
-        {"vestel_power_watts/3": 3492}),
+    *[Row(INPUT, address, u32(watts), "W", {f"electrical.power.l{phase}_w": watts},
+          {f"vestel_power_watts/{phase}": watts})
+      for phase, address, watts in [(1, 1024, 66518), (2, 1028, 3491), (3, 1032, 3492)]],
     Row(INPUT, 1020, u32(70501), "W",
         {"electrical.power.total_w": 70501, "electrical.power.total_kw": 70.5},
         {"vestel_total_power_watts": 70501}),
@@ -136,15 +127,9 @@ DETAIL_ROWS = [
 # fmt: on
 
 # The first register of each range that is read with one request, in the order of the requests. A
-# range ends with the last row before the next range.
-CORE_FIRST = [
-    *[(INPUT, 100), (INPUT, 400), (INPUT, 1000), (INPUT, 1100), (INPUT, 1502)],
-    *[(HOLDING, 2000), (HOLDING, 5004)],
-]
-DETAIL_FIRST = [
-    *[(INPUT, 130), (INPUT, 190), (INPUT, 210), (INPUT, 230), (INPUT, 290)],
-    *[(HOLDING, 405)],
-]
+# range ends with the last row before the next one in its bank.
+CORE_FIRST = (100, 400, 1000, 1100, 1502, 2000, 5004)
+DETAIL_FIRST = (130, 190, 210, 230, 290, 405)
 
 # No such charger can have more than this, by unit.
 MAXIMUM = {"mA": 65_000, "A": 65, "V": 1000, "W": 100_000}
@@ -237,17 +222,15 @@ def row(address: int) -> Row:
     return found
 
 
-def _ranges(first: list[tuple[str, int]]) -> list[list[Row]]:
-    ranges: dict[tuple[str, int], list[Row]] = {begin: [] for begin in first}
-    for row in sorted(REGISTERS, key=lambda row: row.address):
-        begins = [begin for begin in CORE_FIRST + DETAIL_FIRST if begin[0] == row.bank]
-        begin = max(begin for begin in begins if begin[1] <= row.address)
-        if begin in ranges:
-            ranges[begin].append(row)
-    return [*ranges.values()]
+def _range(first: int) -> list[Row]:
+    bank = row(first).bank
+    later = [one for one in CORE_FIRST + DETAIL_FIRST if one > first and row(one).bank == bank]
+    within = range(first, min(later, default=1 << 16))
+    rows = [row for row in REGISTERS if row.bank == bank and row.address in within]
+    return sorted(rows, key=lambda row: row.address)
 
 
-CORE_RANGES, DETAIL_RANGES = _ranges(CORE_FIRST), _ranges(DETAIL_FIRST)
+CORE_RANGES, DETAIL_RANGES = [*map(_range, CORE_FIRST)], [*map(_range, DETAIL_FIRST)]
 RANGES = CORE_RANGES + DETAIL_RANGES
 
 
@@ -257,14 +240,12 @@ def read(rows: list[Row]) -> Read:
 
 
 def reads(ranges: list[list[Row]]) -> list[Read]:
-    """Return the requests for these ranges."""
     return [read(rows) for rows in ranges]
 
 
 def span(rows: list[Row]) -> str:
     """Return the range as messages name it: `1000-1037`, `5004`."""
-    first, last = rows[0].address, rows[-1].last
-    return f"{first}" if first == last else f"{first}-{last}"
+    return "-".join(map(str, dict.fromkeys([rows[0].address, rows[-1].last])))
 
 
 def range_of(address: int) -> list[Row]:
@@ -303,10 +284,8 @@ GAPS = {
 }
 KEYS = {key: value for row in ROWS for key, value in row.keys.items()}
 # The reading without the timestamp, and its details.
-READING = tree({key: value for row in CORE_ROWS for key, value in row.keys.items()})
-DETAILS: dict[str, Any] = tree(
-    {key: value for row in DETAIL_ROWS for key, value in row.keys.items()}
-)["details"]
+READING = tree({key: KEYS[key] for row in CORE_ROWS for key in row.keys})
+DETAILS: Any = tree({key: KEYS[key] for row in DETAIL_ROWS for key in row.keys})["details"]
 # The sample of each metric (`name`, `name/phase` or `name/bit`), with details.
 SAMPLES: dict[str, float] = {
     "vestel_up": 1,

@@ -5,11 +5,13 @@ Someone who adds a register to one of them is told by name what the other lacks.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
+from typing import Any, Callable
 from unittest import mock
 
+from charger import SimulatedCharger
+from clock import Clock
+from program import call_main
 from readings import NOW, flat, samples
 from registers import (
     HUMAN,
@@ -22,76 +24,51 @@ from registers import (
     Row,
     image,
     lost_with,
-    read,
 )
+from registers import read as request
 
 import vestel
 
 
-class Refusing:
-    """A connection to a charger that answers its first request, and exception 2 to any other."""
-
-    def __init__(self) -> None:
-        self.asked: list[Read] = []
-
-    def read_words(self, bank: str, address: int, count: int) -> list[int]:
-        self.asked.append((bank, address, count))
-        if len(self.asked) == 1:  # the serial number: a reading of nothing at all is an error
-            return [0] * count
-        raise vestel.Refused(2)
-
-    def write_word(self, address: int, value: int) -> None:
-        raise AssertionError
-
-    def close(self) -> None:
-        pass
-
-
 def _asked() -> list[Read]:
     """Return all requests of a reading that finds nothing: each range, and each value alone."""
-    connection = Refusing()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(vestel, "modbus", return_value=lambda: connection))
-        stack.enter_context(mock.patch.object(vestel, "__file__", "/nowhere/vestel.py"))
-        stack.enter_context(mock.patch.dict("os.environ", HOME="/nowhere", USERPROFILE="/nowhere"))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        vestel.main(["--ip=charger", "--details"])
-    return connection.asked
+    charger = SimulatedCharger(Clock())
+    charger.fault(2, skip=1)  # not the serial number: a reading of nothing at all is an error
+    nowhere = mock.patch.dict("os.environ", HOME="/nowhere", USERPROFILE="/nowhere")
+    program: dict[str, Any] = {
+        "modbus": lambda *_: charger.connect,
+        "__file__": "/nowhere/vestel.py",
+    }
+    with nowhere, mock.patch.multiple(vestel, **program):
+        call_main("--ip=charger", "--details")
+    return [*dict.fromkeys(charger.reads)]
 
 
-def _within(inner: Read, outer: Read) -> bool:
-    (bank, first, count), (other, begin, room) = inner, outer
-    return bank == other and inner != outer and begin <= first and first + count <= begin + room
-
-
-def addresses(registers: Read) -> list[tuple[str, int]]:
-    bank, first, count = registers
-    return [(bank, address) for address in range(first, first + count)]
+def _registers(request: Read) -> set[tuple[str, int]]:
+    bank, first, count = request
+    return {(bank, address) for address in range(first, first + count)}
 
 
 def asked_for() -> dict[Read, list[str]]:
     """Return the values that vestel.py asks for, in order, and the keys that are made of each."""
-    asked = _asked()
-    values = [
-        one for one in dict.fromkeys(asked) if not any(_within(other, one) for other in asked)
-    ]
-    words = {address: 1 for registers in values for address in addresses(registers)}
-    words.update(
-        (address, word)
-        for row in REGISTERS
-        if None not in row.keys.values()
-        for address, word in zip(row.addresses, row.words)
-    )
+    asked = {request: _registers(request) for request in _asked()}
+    values = {
+        request: registers
+        for request, registers in asked.items()
+        if not any(registers > others for others in asked.values())
+    }
+    words = {register: 1 for registers in values.values() for register in registers}
+    for row in REGISTERS:
+        if None not in row.keys.values():
+            words.update(zip(row.addresses, row.words))
     whole = flat(vestel.decode(words, NOW, True)[0])
 
-    def keys(registers: Read) -> list[str]:
-        own = addresses(registers)
-        rest = {address: word for address, word in words.items() if address not in own}
+    def keys(registers: set[tuple[str, int]]) -> list[str]:
+        rest = {register: word for register, word in words.items() if register not in registers}
         found = flat(vestel.decode(rest, NOW, True)[0])
         return [key for key in whole if found[key] != whole[key]]
 
-    return {registers: keys(registers) for registers in values}
+    return {request: keys(registers) for request, registers in values.items()}
 
 
 def name(registers: Read, keys: list[str]) -> str:
@@ -100,11 +77,6 @@ def name(registers: Read, keys: list[str]) -> str:
     return (
         f"{bank} register{'s' * (count > 1)} {which} ({' '.join(keys) or 'no key of the reading'})"
     )
-
-
-def _of_row(row: Row) -> tuple[Read, list[str]]:
-    keys, _ = lost_with(row)
-    return (row.bank, row.address, len(row.words)), [key for key in KEYS if key in keys]
 
 
 def compare(
@@ -121,56 +93,47 @@ def compare(
     return lines
 
 
-def registers_that_differ() -> list[str]:
-    """Return what differs in the registers and their keys, a line each."""
-    program = [name(registers, keys) for registers, keys in asked_for().items()]
-    typed = [name(*_of_row(row)) for rows in RANGES for row in rows]
-    return compare(program, typed, "asks for")
+def _ranges() -> list[Read]:
+    asked = {request: _registers(request) for request in _asked()}
+    return [one for one in asked if not any(asked[one] < others for others in asked.values())]
 
 
-def ranges_that_differ() -> list[str]:
-    """Return what differs in the ranges that are read with one request."""
-    asked = _asked()
-    program = [
-        one for one in dict.fromkeys(asked) if not any(_within(one, other) for other in asked)
-    ]
-    typed = [read(rows) for rows in RANGES]
-    return compare([*map(_span, program)], [*map(_span, typed)], "asks at once for")
+def _keys_with(row: Row) -> list[str]:
+    return [key for key in KEYS if key in lost_with(row)[0]]
 
 
-def _span(registers: Read) -> str:
-    bank, address, count = registers
-    return f"{bank} {address}-{address + count - 1}"
-
-
-def keys_that_differ() -> list[str]:
-    """Return what differs in the keys of the reading and their order."""
-    program = [*flat(vestel.decode(image(), NOW, True)[0])][1:]
-    return compare(program, [*KEYS], "makes the key")
-
-
-def metrics_that_differ() -> list[str]:
-    """Return what differs in the metrics."""
-    printed = vestel.format_prometheus(vestel.decode(image(), NOW, True)[0])
-    program = [*dict.fromkeys(name for name, _, _ in samples(printed))]
-    typed = [*dict.fromkeys(sample.split("/")[0] for sample in SAMPLES)]
-    return compare(sorted(program), sorted(typed), "prints the metric")
-
-
-def labels_that_differ() -> list[str]:
-    """Return what differs in the labels and sections that people see."""
-    shown = vestel.format_human(vestel.decode(image(), NOW, True)[0])
-    label = re.compile(r"^==.*==$|^.+?:", re.MULTILINE)
-    return compare(label.findall(shown), label.findall(HUMAN + HUMAN_DETAILS), "shows the row")
+def _labels(shown: str) -> list[str]:
+    return re.findall(r"^==.*==$|^.+?:", shown, re.MULTILINE)
 
 
 def first_that_differs() -> list[str]:
     """Return the lines of the first kind that differs: the others follow from it."""
-    kinds = (
-        registers_that_differ,
-        ranges_that_differ,
-        keys_that_differ,
-        metrics_that_differ,
-        labels_that_differ,
-    )
-    return next(filter(None, (kind() for kind in kinds)), [])
+    rows = [row for rows in RANGES for row in rows]
+
+    def reading() -> Any:
+        return vestel.decode(image(), NOW, True)[0]
+
+    kinds: list[tuple[str, Callable[[], list[str]], list[str]]] = [
+        (
+            "asks for",
+            lambda: [name(*one) for one in asked_for().items()],
+            [name(request([row]), _keys_with(row)) for row in rows],
+        ),
+        (
+            "asks at once for",
+            lambda: [name(one, ["a range"]) for one in _ranges()],
+            [name(request(rows), ["a range"]) for rows in RANGES],
+        ),
+        ("makes the key", lambda: [*flat(reading())][1:], [*KEYS]),
+        (
+            "prints the metric",
+            lambda: sorted({name for name, _, _ in samples(vestel.format_prometheus(reading()))}),
+            sorted({sample.split("/")[0] for sample in SAMPLES}),
+        ),
+        (
+            "shows the row",
+            lambda: _labels(vestel.format_human(reading())),
+            _labels(HUMAN + HUMAN_DETAILS),
+        ),
+    ]
+    return next(filter(None, (compare(made(), typed, does) for does, made, typed in kinds)), [])

@@ -17,6 +17,12 @@ LONGEST = 3600.0  # s: no poll takes that long
 PATIENCE = 100.0  # s, within which something happens, such as that a reading is tried
 FIRST_READ = 100  # the register with which each reading begins
 
+VALUES = {
+    DYNAMIC: vestel.DYNAMIC_CURRENT,
+    FAILSAFE: vestel.FAILSAFE_CURRENT,
+    TIMEOUT: vestel.FAILSAFE_TIMEOUT,
+}
+
 MakeWorld = Callable[..., "World"]  # the fixture `world`
 
 
@@ -35,23 +41,14 @@ class World:
         self.clock, self.charger = clock, charger
         self.logged: list[tuple[float, str]] = []
         self.polls: deque[tuple[float, float]] = deque(maxlen=100_000)  # begin and end of each
-        values = {
-            DYNAMIC: vestel.DYNAMIC_CURRENT,
-            FAILSAFE: vestel.FAILSAFE_CURRENT,
-            TIMEOUT: vestel.FAILSAFE_TIMEOUT,
-        }
-        wanted = [(values[address], number) for address, number in (setpoints or {}).items()]
+        wanted = [(VALUES[address], number) for address, number in (setpoints or {}).items()]
         self.connected = vestel.ConnectedCharger(charger.connect, "the box", charger.reply_timeout)
         log = vestel.Log()
-        log.write = self.log
+        log.write = lambda line: self.logged.append((self.clock.now, line))
         self.poller = vestel.Poller(self.connected, wanted, details, every, hold_file, log)
         self._moments = self.poller.run()
-        self.due = clock.now
-        self._ended = clock.now
+        self.due = self._ended = clock.now
         self._hasty = 0
-
-    def log(self, line: str) -> None:
-        self.logged.append((self.clock.now, line))
 
     @property
     def lines(self) -> list[str]:
@@ -85,7 +82,7 @@ class World:
 
     @property
     def reading(self) -> Any:
-        return self.poller.snapshot.reading
+        return self.snapshot.reading
 
     def poll(self, times: int = 1) -> None:
         """Call the poller so often, each time at the moment that it asked for."""
@@ -95,21 +92,16 @@ class World:
             self.clock.latest = begun + LONGEST
             self.due = next(self._moments)
             self.clock.latest = math.inf
-            ended = self.clock.now
-            self.polls.append((begun, ended))
-            is_hasty = self._ended == begun == ended
-            self._hasty = self._hasty + 1 if is_hasty else 0
-            self._ended = ended
+            self.polls.append((begun, self.clock.now))
+            self._hasty = self._hasty + 1 if self._ended == begun == self.clock.now else 0
+            self._ended = self.clock.now
             assert self._hasty < HASTE, "the poller lets no time pass"
 
     def read(self, times: int = 1) -> None:
         """Go on until so many readings were made, or have failed."""
-        goal = self._tried + times
-        self.until(lambda: self._tried >= goal, times * PATIENCE)
-
-    @property
-    def _tried(self) -> int:
-        return int(self.snapshot.readings + self.snapshot.failed)
+        before = self.snapshot
+        goal = before.readings + before.failed + times
+        self.until(lambda: self.snapshot.readings + self.snapshot.failed >= goal, times * PATIENCE)
 
     def until(self, happens: Callable[[], object], patience: float = PATIENCE) -> None:
         """Go on until something has happened, which must not take longer than the patience."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,12 +86,14 @@ def test_loss_lasts_across_connections_until_a_change(world: MakeWorld) -> None:
 
 
 def test_loss_does_not_end_where_the_clock_is_not_read(world: MakeWorld) -> None:
-    stopped = ran(world)
+    stopped = ran(world, failsafe=False)
     stopped.play(20)
     assert OLD in stopped.snapshot.problem
+    readings = stopped.snapshot.readings
+    stopped.charger.fault(4, CLOCK, times=1)  # it is asked for again after 60 s
+    stopped.play(300)
+    assert stopped.snapshot.readings == readings
     stopped.charger.fault(4, CLOCK)
-    stopped.play(120)
-    assert stopped.reading is None
     stopped.charger.set(1000, 3, bank=INPUT)
     stopped.play(61)
     assert stopped.reading is not None
@@ -126,15 +129,20 @@ def test_any_value_that_changes_is_a_change(world: MakeWorld, bank: str, address
     assert OLD in stopped.snapshot.problem
 
 
-def test_nothing_is_set_by_old_values(world: MakeWorld) -> None:
-    frozen = world({DYNAMIC: 12}, delay=0.0)
+def test_nothing_is_set_by_old_values(world: MakeWorld, tmp_path: Path) -> None:
+    file = tmp_path / "amps"
+    file.write_text("12")
+    frozen = world(hold_file=str(file), delay=0.0)
     frozen.play(32)
-    frozen.charger.set(DYNAMIC, 7)
     frozen.charger.freeze(None)
-    frozen.play(20)
+    frozen.until(lambda: frozen.reading is None)
     frozen.charger.requests.clear()
-    frozen.play(600)
+    file.write_text("7")
+    frozen.play(300)
     assert frozen.charger.settings == []
+    frozen.charger.thaw()
+    frozen.play(61)
+    assert frozen.charger[DYNAMIC] == 7
 
 
 # --- A clock tells once it has been seen to run ---

@@ -46,7 +46,9 @@ LONGEST = 300.0  # s that a fault goes on
 
 CORE = (100, 400, 1000, 1100, 1502, 2000, 5004)  # where the ranges begin
 DETAILS = (130, 190, 210, 230, 290, 405)
-SINGLE = [(address,) for address in (*CORE, *CORE, EVSE_MIN, EVSE_MAX, CLOCK)]
+SINGLE: list[tuple[int, ...]] = [
+    (address,) for address in (*CORE, *CORE, EVSE_MIN, EVSE_MAX, CLOCK)
+]
 FAULTS: list[tuple[list[Any], list[float], list[tuple[int, ...]]]] = [
     # One of these comes, of so many requests, to one of these groups of addresses (none: all).
     ([RESET, CLOSE, GARBAGE, SILENCE, 4, 6], [0.02, 0.2, 0.6], [()]),
@@ -100,12 +102,14 @@ class Simulation:
         if self.quirk("no heartbeat", 0.1):
             charger.failsafe = False
             charger.lack(HEARTBEAT, bank=HOLDING)
+            charger.set(TIMEOUT, 20)  # one that locks out for longer would never be read
         if charger.failsafe and self.quirk("refuses the heartbeat", 0.04):
             charger.failsafe = False
             charger.fault(4, HEARTBEAT)
         else:  # one that refuses and resets for ever would never be read
-            charger.resets_after_exception = self.quirk("resets after exceptions", 0.15)
-        charger.locks_out = self.quirk("locks out", 0.15)
+            chance = 0.4 if charger.unsupported else 0.1
+            charger.resets_after_exception = self.quirk("resets after exceptions", chance)
+        charger.locks_out = self.quirk("locks out", 0.3 if charger.resets_after_exception else 0.1)
         if self.quirk("other limits", 0.2):
             limits = self.one_of((6, 0), (8, 16), (0, 32), (6, 10), (16, 10))
             charger.image[INPUT, EVSE_MIN], charger.image[INPUT, EVSE_MAX] = limits
@@ -190,7 +194,7 @@ class Simulation:
         draw = self.random
         kind = self.one_of(*FAULTS)
         outcome, chance, addresses = map(draw.choice, kind)
-        executed = self.one_of(None, True, False)
+        executed = self.one_of(None, True, False) if isinstance(outcome, (int, str)) else None
 
         def decide(_: Request) -> Outcome | None:
             return outcome if draw.random() < chance else None
@@ -218,7 +222,7 @@ class Simulation:
             return
         seconds = self.one_of(1, 3, 8, 20, 250, 290)
         boots = self.one_of(0, 5, 20, 60)
-        timeout = self.one_of(*[charger[TIMEOUT]] * 3, 20, 60)
+        timeout = self.one_of(*[charger[TIMEOUT]] * 3, 20, 60 if charger.failsafe else 20)
         code = self.one_of(2, 4, 6)
         trouble = f"restarts for {seconds} s, and boots for {boots} s with exception {code}"
         charger.begin(trouble)
@@ -365,7 +369,7 @@ HAPPENINGS: dict[Callable[[Simulation], None], int] = {
     Simulation.is_slow: 1,
     Simulation.other_master_sets: 2,
     Simulation.other_master_fights: 2,
-    Simulation.ignores_writes: 1,
+    Simulation.ignores_writes: 2,
     Simulation.other_master_comes: 1,
     Simulation.clock_jumps: 1,
     Simulation.shows_others: 2,

@@ -349,7 +349,7 @@ def test_signal_during_an_import_ends_it_before_any_request(
 # Moments for each signal and command, spread over its run. The whole sweep, a moment at least each
 # millisecond:
 #     VESTEL_SIGNAL_STEPS=400 python -m pytest -k moment tests
-STEPS = int(os.environ.get("VESTEL_SIGNAL_STEPS", "12"))
+STEPS = int(os.environ.get("VESTEL_SIGNAL_STEPS", "8"))
 
 MARKER = """
 import os, sys

@@ -116,6 +116,7 @@ SESSIONS = "".join(
         session_line("2026-11-11T17:09", 1003.0, 1.2, 540, "18:00:00"),
         session_line("2026-11-11T17:14", 1003.6, 0.2, 30, "18:13:30"),  # its counter restarts
         session_line("2026-11-11T17:19", 1004.5, 1.1, 330, "18:13:30"),
+        session_line("2026-11-12T17:18", 1005.9, 1.4, 240, "18:13:30"),  # in a gap of the log
     ]
 )
 FROM_BEFORE = session_line("2026-07-10T16:59", 999.0, 7.5, 9000, "10:00:00")
@@ -125,6 +126,7 @@ begin,end,kWh by session counter,kWh by meter
 2026-11-10 18:09,2026-11-10 18:19,1.8,1.8
 2026-11-11 18:04,2026-11-11 18:09,1.2,1.2
 2026-11-11 18:14,2026-11-11 18:19,1.1,1.5
+2026-11-12 18:18,2026-11-12 18:18,1.4,1.4
 """
 
 
@@ -163,9 +165,7 @@ def test_log_grows_by_whole_readings_only(desk: Desk, with_service: bool) -> Non
         assert [json.loads(line)["limits"] for line in whole.splitlines()] == [READING["limits"]]
         full = desk.cron(command, preexec_fn=full_after(len(whole) + 300))
         assert (full.out, full.err, log.read_text()) == ("", "", whole)
-        assert re.search(
-            "cannot write to stdout|Failure writing|Failed writing", errors.read_text()
-        )
+        assert re.search("cannot write to stdout|Fail.* writing", errors.read_text())
         errors.unlink()
         answers[JSON] = ""
         desk.charger.stop()

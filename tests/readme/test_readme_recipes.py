@@ -37,9 +37,7 @@ def test_service_serves_and_holds_what_the_lines_of_cron_write(desk: Desk) -> No
     assert start.endswith(" --listen 9946 --hold /opt/vestel/amps")
     assert desk.shell(block("Run it as a service", "sh", 1)).status == 0
     assert desk.amps == ""
-    assert (
-        desk.log.read_text() == "systemctl daemon-reload\nsystemctl enable --now vestel.service\n"
-    )
+    assert "systemctl enable --now vestel.service\n" in desk.log.read_text()
     with desk.running(f"exec {start}"):
         eventually(lambda: desk.get(JSON).status == 200)
         assert desk.shell(block("Run it as a service", "sh", 2)) == (0, "70501\n", "")
@@ -66,7 +64,7 @@ def test_unit_of_systemd_is_valid(desk: Desk, heading: str) -> None:
     assert unit(heading)["WantedBy"] == "multi-user.target"
 
 
-def test_service_has_few_rights_and_ends_on_a_wrong_configuration(desk: Desk) -> None:
+def test_service_has_few_rights_and_ends_on_wrong_configuration(desk: Desk) -> None:
     analyze = needs("systemd-analyze", "systemd")
     path = desk.home / "vestel.service"
     path.write_text(block("Run it as a service", "ini"))
@@ -139,7 +137,7 @@ def test_session_pauses_at_so_many_kwh(desk: Desk) -> None:
 # The power at the meter (W; "" where it does not answer) and of the vehicle, for how many rounds,
 # and the current after all but the last of them, and after the last.
 SURPLUS = [
-    *[(-3900.2, 0, 1, "", "0"), (-5000.4, 0, 10, "0", "7"), (-100, 4830, 1, "", "7")],
+    *[(-3900.2, 0, 1, "", "0"), (-4200.4, 0, 10, "0", "6"), (-100, 4830, 1, "", "7")],
     *[(-4000, 4830, 1, "", "12"), (-20000, 8280, 1, "", "16"), (3000, 11040, 1, "", "11")],
     *[(5000, 7590, 5, "6", "6"), (0, 4830, 1, "", "7")],  # a cloud
     *[("", 4830, 10, "6", "0"), (-5000, "", 1, "", "0"), (-5000, 0, 1, "", "0")],
@@ -221,6 +219,7 @@ def test_readings_come_by_mqtt(desk: Desk, broker: int, with_service: bool) -> N
     desk.broker = broker
     start = unit("MQTT")["ExecStart"]
     script = start if with_service else block("MQTT", "sh")
+    assert " -r" not in script  # an old reading would look like a new one
     service = unit("Run it as a service")["ExecStart"]
     with contextlib.ExitStack() as stack:
         if with_service:

@@ -12,12 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from clock import Clock
-from conftest import Memory
 from manual import block, prose, spans, table
 from program import ROOT, Run
 from readings import samples
-from registers import CLOCK, CORE_RANGES, FAULTS, HEARTBEAT, ROWS, STATES, range_of, span
+from registers import CLOCK, CORE_RANGES, FAULTS, HEARTBEAT, STATES, range_of, span
 from world import MakeWorld
 
 import vestel
@@ -50,24 +48,16 @@ def test_exit_codes_are_those_of_the_help(call: Run) -> None:
 # --- Metrics, states, faults and registers ------------------------------------------------------
 
 
-def test_metrics_have_the_labels_and_types_that_the_page_says(world: MakeWorld) -> None:
+def test_metrics_of_the_last_rows_have_no_labels(world: MakeWorld) -> None:
     it = world(details=True)
     it.read()
     text = vestel.format_prometheus(it.reading, it.snapshot)
-    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
-    own = [name for row in table("Readings and metrics")[-4:] for name in spans(row[2])]
-    assert len(own) == 6
-    phases = {metric.partition("/")[0] for row in ROWS for metric in row.metrics if "/1" in metric}
-    expected = {
-        **{name: {"serial"} for name in types},
-        **{name: {"serial", "phase"} for name in phases},
-        "vestel_fault": {"serial", "bit", "fault"},
-        "vestel_info": {"serial", "chargepoint_id", "brand", "model", "firmware"},
-        **{name: set() for name in own},
-    }
-    assert {name: {*labels} for name, labels, _ in samples(text)} == expected
-    counters = {name for name, kind in types.items() if kind == "counter"}
-    assert counters == {name for name in own if name.endswith("_total")}
+    last = [name for row in table("Readings and metrics")[-4:] for name in spans(row[2])]
+    without = {name for name, labels, _ in samples(text) if not labels}
+    assert without == {*last}
+    assert {name for name, labels, _ in samples(text) if "serial" not in labels} == without
+    counters = re.findall(r"^# TYPE (\w+) counter$", text, re.MULTILINE)
+    assert counters == [name for name in last if name.endswith("_total")]
 
 
 def test_codes_of_states_and_bits_of_faults_have_their_names() -> None:
@@ -90,26 +80,12 @@ def test_registers_are_read_when_the_page_says() -> None:
     assert [*rows.values()].count("`--details`") == len(rows) - len(always) - 2
 
 
-def test_registers_are_written_by_the_options_of_their_rows(
-    call: Run, memory: Memory, world: MakeWorld, clock: Clock, tmp_path: Path
-) -> None:
-    written: dict[int, list[str]] = {}
-    for number, name in enumerate(("current", "dynamic-current", "failsafe-current"), 11):
-        memory.forget()
-        assert call("--ip=charger", f"--set-{name}={number}").returncode == 0
-        for address, _ in memory.writes:
-            written.setdefault(address, []).append(f"--set-{name}")
-    memory.forget()
-    assert call("--ip=charger", "--set-failsafe-timeout=30").returncode == 0
-    assert memory.writes == [(2002, 30)]
-    (tmp_path / "amps").write_text("13")
-    it = world(hold_file=str(tmp_path / "amps"))
-    it.play(20)
-    assert {*it.charger.writes} == {(5004, 13), (HEARTBEAT, 1)}
-    cells = {row[0]: spans(row[4]) for row in table("Registers") if row[4]}
-    assert cells == {
-        "2000-2002": [*written[2000], "--set-failsafe-timeout"],
-        "5004": [*written[5004], "--hold"],
+def test_registers_are_written_by_the_options_of_their_rows() -> None:
+    """That they are is tested in tests/wire and tests/poller."""
+    currents = ["--set-current", "--set-failsafe-current", "--set-failsafe-timeout"]
+    assert {row[0]: spans(row[4]) for row in table("Registers") if row[4]} == {
+        "2000-2002": currents,
+        "5004": ["--set-current", "--set-dynamic-current", "--hold"],
         "6000": ["--watch", "--listen"],
     }
 
@@ -141,10 +117,11 @@ def test_a_register_that_one_place_lacks_fails_by_name(tmp_path: Path, forgotten
         ("registers.py", typed, "Session Maximum:", "Station Maximum:     24 A\n"),
         ("registers.py", typed, "(INPUT, 1100),", "(INPUT, 1190),\n"),
     ]
-    ignored = shutil.ignore_patterns("__pycache__", "recordings")
-    shutil.copytree(str(ROOT / "tests"), str(tmp_path / "tests"), ignore=ignored)
-    for name in ("vestel.py", "README.md"):
-        shutil.copy(str(ROOT / name), str(tmp_path))
+    rooms = ("tests/lib", "tests/unit")
+    for name in ("vestel.py", "README.md", "tests/conftest.py", "tests/tox.ini", *rooms):
+        copy = shutil.copytree if name in rooms else shutil.copy
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy(str(ROOT / name), str(tmp_path / name))
     first = tmp_path / typed
     first.write_text(first.read_text().replace(" (INPUT, 1100), ", "\n(INPUT, 1100),\n"))
     for place, name, begin, row in places:

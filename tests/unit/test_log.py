@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 import vestel
 
 
 def collecting(log: vestel.Log) -> list[str]:
-    """Return the list that the log writes to from now on."""
     lines: list[str] = []
     log.write = lambda line: lines.append(line)
     return lines
 
 
-def test_a_line_is_written_at_once() -> None:
-    log = vestel.Log()
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_line_is_written_at_once_or_at_the_flush(waits: bool) -> None:
+    log = vestel.Log(waits=waits)
     lines = collecting(log)
     log("one")
-    assert lines == ["one"]
-
-
-def test_a_log_that_waits_writes_each_line_once_at_its_flush() -> None:
-    log = vestel.Log(waits=True)
-    lines = collecting(log)
-    log("one")
+    assert (lines, log.has_news.is_set()) == ([] if waits else ["one"], True)
     log("two")
-    assert (lines, log.has_news.is_set()) == ([], True)
     log.flush()
     log.flush()
     assert lines == ["one", "two"]
@@ -55,12 +46,3 @@ def test_a_line_that_is_interrupted_is_not_lost() -> None:
     lines = collecting(log)
     log.flush()
     assert lines == ["Dynamic current: 16 A -> 12 A"]
-
-
-def test_traces_have_the_time_and_are_of_verbose_logs_alone() -> None:
-    for is_verbose in (False, True):
-        log = vestel.Log(is_verbose)
-        lines = collecting(log)
-        log.trace("connected")
-        assert bool(lines) is is_verbose
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} connected", lines[0])

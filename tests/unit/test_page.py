@@ -20,21 +20,7 @@ POWERS = tuple((START - age, 6900 if age > 600 else None) for age in range(1800,
 CONNECTING = vestel.Snapshot()
 LOST = vestel.Snapshot(problem=PROBLEM, warnings=(PROBLEM,), failed=1, powers=POWERS)
 CHARGING = snapshot()._replace(powers=POWERS)
-AVAILABLE = snapshot(
-    states__chargepoint={"code": 0, "name": "Available"}, electrical__power__total_kw=0.0
-)
-WITHOUT_POWER = snapshot(electrical__power__total_w=None, electrical__power__total_kw=None)
 WARNED = CHARGING._replace(warnings=("the charger refuses the heartbeat: <why>", "--hold: no file"))
-ALL = {
-    "charging": CHARGING,
-    "available": AVAILABLE,
-    "faulted": faulted("PP Error", "CP Diode Error"),
-    "28 faults": faulted(*(f"Overvoltage Phase {n}" for n in range(1, 29))),
-    "without power": WITHOUT_POWER,
-    "with warnings": WARNED,
-    "lost": LOST,
-    "connecting": CONNECTING,
-}
 
 
 def page(shown: vestel.Snapshot) -> str:
@@ -42,7 +28,6 @@ def page(shown: vestel.Snapshot) -> str:
 
 
 def element(text: str, place: str) -> tuple[str, str]:
-    """Return the class and the content of the element with this id."""
     pattern = rf'<(\w+) id="{place}"(?: class="(\w*)")?[^>]*>(.*?)</\1>'
     ((_, style, content),) = re.findall(pattern, text, re.DOTALL)
     return style, content
@@ -51,7 +36,8 @@ def element(text: str, place: str) -> tuple[str, str]:
 # fmt: off
 FIRST: dict[str, tuple[vestel.Snapshot, tuple[str, str], str]] = {  # what, its state, its power
     "charging": (CHARGING, ("good", "Charging"), "70.50 kW"),
-    "available": (AVAILABLE, ("", "Available"), "0.00 kW"),
+    "available": (snapshot(states__chargepoint={"code": 0, "name": "Available"}),
+                  ("", "Available"), "70.50 kW"),
     "faulted": (faulted("PP Error"), ("bad", "Faulted (PP Error)"), "70.50 kW"),
     "a fault while charging": (snapshot(states__fault_code=16, states__faults=["PP Error"]),
                                ("bad", "Charging (PP Error)"), "70.50 kW"),
@@ -59,11 +45,15 @@ FIRST: dict[str, tuple[vestel.Snapshot, tuple[str, str], str]] = {  # what, its 
                     ("bad", "Faulted (A, B, and 2 more)"), "70.50 kW"),
     "no state": (snapshot(states__chargepoint={"code": None, "name": None}),
                  ("", "n/a"), "70.50 kW"),
-    "no power": (WITHOUT_POWER, ("good", "Charging"), "n/a"),
+    "no power": (snapshot(electrical__power__total_w=None, electrical__power__total_kw=None),
+                 ("good", "Charging"), "n/a"),
     "lost": (LOST, ("bad", "No reading"), ""),
     "connecting": (CONNECTING, ("", "Connecting"), ""),
 }
 # fmt: on
+ALL = {name: shown for name, (shown, *_) in FIRST.items()}
+ALL["28 faults"] = faulted(*(f"Overvoltage Phase {n}" for n in range(1, 29)))
+ALL["with warnings"] = WARNED
 
 
 @pytest.mark.parametrize(("shown", "state", "power"), FIRST.values(), ids=[*FIRST])
@@ -80,11 +70,10 @@ def test_state_and_power_come_first(
 
 
 def test_session_and_dynamic_current_stand_at_a_glance() -> None:
-    text = page(snapshot(session__duration_s=5025))
-    assert re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", element(text, "glance")[1]) == [
-        ("Session Energy", "1940.301 kWh"),
-        ("Session Duration", "1:23:45"),
-        ("Dynamic Current", "16 A"),
+    glance = element(page(snapshot(session__duration_s=5025)), "glance")[1]
+    shown = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", glance)
+    assert [*map("=".join, shown)] == [
+        *("Session Energy=1940.301 kWh", "Session Duration=1:23:45", "Dynamic Current=16 A"),
     ]
 
 
@@ -96,15 +85,11 @@ def test_warnings_that_last_stand_under_the_state() -> None:
     assert element(page(CHARGING), "warnings") == ("", "")
 
 
-def test_a_lost_charger_has_its_problem_and_plot_but_no_value() -> None:
+def test_without_a_reading_there_is_the_problem_but_no_value() -> None:
     text = page(LOST)
     problem = PROBLEM.replace("<down>", "&lt;down&gt;")
     assert element(text, "warnings") == ("bad", f"<p>{problem}</p>")
-    assert "<svg" in text
-    assert not re.search("<td|<dd", text)
-
-
-def test_before_the_first_reading_the_page_says_so() -> None:
+    assert re.findall("<svg|<td|<dd", text) == ["<svg", "<svg"]
     text = page(CONNECTING)
     assert element(text, "warnings") == ("", "<p>there is no reading yet</p>")
     assert not re.search("<svg|<td|<dd", text)
@@ -112,19 +97,13 @@ def test_before_the_first_reading_the_page_says_so() -> None:
 
 def test_a_card_is_a_table_with_headers() -> None:
     cards = dict(re.findall("<section[^>]*><h2>(.*?)</h2>(.*?)</section>", page(CHARGING)))
-    titles = ["States", "Electrical", "Session", "Current Limits", "Identity", "Details"]
-    assert [*cards] == titles
+    assert ", ".join(cards) == "States, Electrical, Session, Current Limits, Identity, Details"
     electrical = cards["Electrical"]
     assert re.findall('<th scope="col">(.*?)</th>', electrical) == ["L1", "L2", "L3"]
-    rows = re.findall('<th scope="row">(.*?)</th>(.*?)</tr>', electrical)
-    assert {label: re.findall("<td.*?>(.*?)</td>", cells) for label, cells in rows} == {
-        "Current": ["15.234 A", "15.181 A", "15.257 A"],
-        "Voltage": ["231 V", "230 V", "229 V"],
-        "Power": ["66518 W", "3491 W", "3492 W"],
-        "Total Power": ["70501 W (70.50 kW)"],
-        "Meter Reading": ["121682.1 kWh"],
-        "Active Phases": ["3"],
-    }
+    rows = dict(re.findall('<th scope="row">(.*?)</th>(.*?)</tr>', electrical))
+    shown = {label: re.findall("<td.*?>(.*?)</td>", cells) for label, cells in rows.items()}
+    assert shown["Current"] == ["15.234 A", "15.181 A", "15.257 A"]
+    assert shown["Total Power"] == ["70501 W (70.50 kW)"]
     assert '<th scope="col"' not in cards["States"]
     assert '<td class="good" colspan="3">Charging</td>' in cards["States"]
 
@@ -137,37 +116,23 @@ def test_times_are_local() -> None:
 
 
 def test_text_of_the_charger_stays_text() -> None:
-    text = page(
-        snapshot(
-            identity__serial="<script>alert(1)</script>",
-            details__model="\"'><img src=x onerror=alert(1)>&amp;",
-            states__chargepoint={"code": 99, "name": "<b>{cards}</b>"},
-        )
-    )
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "&quot;&#x27;&gt;&lt;img src=x onerror=alert(1)&gt;&amp;amp;" in text
+    state, serial = {"code": 99, "name": "<b>{cards}</b>"}, "\"'><script>alert(1)</script>&amp;"
+    text = page(snapshot(identity__serial=serial, states__chargepoint=state))
+    assert "&quot;&#x27;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;" in text
     assert element(text, "state")[1] == "&lt;b&gt;{cards}&lt;/b&gt;"
-    assert text.count("<script>") == 1
-    assert "<img" not in text
-
-
-# --- The plot -----------------------------------------------------------------------------------
+    assert (text.count("<script>"), text.count("<b>")) == (1, 0)
 
 
 @pytest.mark.parametrize(
     ("highest", "ticks"),
     [
-        (0, ["0", "1"]),
-        (999, ["0", "1"]),
-        (3680, ["0", "1", "2", "3", "4"]),
-        (10_501, ["0", "4", "8", "12"]),
-        (22_080, ["0", "5", "10", "15", "20", "25"]),
-        (100_000, ["0", "20", "40", "60", "80", "100"]),
+        *[(0, "0 1"), (999, "0 1"), (3680, "0 1 2 3 4"), (10_501, "0 4 8 12")],
+        *[(22_080, "0 5 10 15 20 25"), (100_000, "0 20 40 60 80 100")],
     ],
 )
-def test_the_plot_has_round_values_on_its_axis(highest: int, ticks: list[str]) -> None:
+def test_the_plot_has_round_values_on_its_axis(highest: int, ticks: str) -> None:
     text = page(snapshot()._replace(powers=((START - 20, 0), (START - 9, highest))))
-    assert re.findall(r">(\d+) kW</text>", text) == ticks
+    assert re.findall(r">(\d+) kW</text>", text) == ticks.split()
     assert f"<h2>Power, last 60 min, up to {highest / 1000:.2f} kW</h2>" in text
 
 
@@ -192,8 +157,6 @@ def test_the_plot_is_a_bar_every_ten_seconds(
     zero = "".join(re.findall(r' viewBox="0 0 360 (\d+)"', text))
     assert path == "".join(f"M{part} {zero}v-{watts}h1v{watts}" for part, watts in bars)
 
-
-# --- The page as a whole ------------------------------------------------------------------------
 
 VOID = {"meta", "link", "wbr", "!DOCTYPE"}  # elements without an end
 

@@ -6,6 +6,7 @@ differ, no other test runs (see conftest.py): all of them would say the same aga
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -22,7 +23,6 @@ UNITS = {"a": "A", "v": "V", "w": "W", "kw": "kW", "wh": "Wh", "kwh": "kWh", "s"
 
 
 def name_them(lines: list[str]) -> None:
-    """Fail with these lines, if there are any."""
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
 
@@ -41,19 +41,11 @@ def test_demo_has_a_value_for_each_register() -> None:
     name_them(missing)
 
 
-# --- README.md ----------------------------------------------------------------------------------
-
-
 def table(*head: str) -> list[list[str]]:
     """Return the rows of the table that begins with these cells."""
-    lines = README.read_text(encoding="utf-8").splitlines()
-    (begin,) = [n for n, line in enumerate(lines) if line.startswith(f"| {' | '.join(head)} |")]
-    rows = []
-    for line in lines[begin + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line[1:-1])])
-    return rows
+    text = README.read_text(encoding="utf-8").split(f"\n| {' | '.join(head)} |")[1]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), text.splitlines()[2:])
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
 
 def keys_of(cell: str) -> list[str]:
@@ -63,7 +55,6 @@ def keys_of(cell: str) -> list[str]:
 
 
 def keys_of_readme() -> list[str]:
-    """Return what differs in the keys of a reading and their units."""
     lines, listed = [], []
     for cell, units, _, meaning in table("key", "unit", "metric"):
         keys = keys_of(cell) if cell else []
@@ -77,7 +68,6 @@ def keys_of_readme() -> list[str]:
 
 
 def metrics_of_readme() -> list[str]:
-    """Return what differs in the metrics."""
     exposition = vestel.format_prometheus(WHOLE, vestel.Snapshot(reading=WHOLE))
     printed = re.findall("^# HELP ([a-z_]+) ", exposition, re.MULTILINE)
     cells = [metric for _, _, metric, _ in table("key", "unit", "metric")]
@@ -86,7 +76,6 @@ def metrics_of_readme() -> list[str]:
 
 
 def registers_of_readme() -> list[str]:
-    """Return what differs in the ranges that are read, their order and functions."""
     asked = [f"{span(rows)} with function {FUNCTION[read(rows)[0]]}" for rows in RANGES]
     rows = table("registers", "function")
     listed = [f"{where} with function {function}" for where, function, *_ in rows if function]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ NAME = "vestel_modbus.ini"
 
 
 def write(path: Path, **settings: Any) -> Path:
-    """Write a configuration file."""
     path.parent.mkdir(exist_ok=True)
     lines = [f"{key} = {value}\n" for key, value in settings.items()]
     path.write_text("[vestel]\n" + "".join(lines), encoding="utf-8")
@@ -27,7 +25,6 @@ def write(path: Path, **settings: Any) -> Path:
 
 
 def reached(memory: Memory) -> dict[str, Any]:
-    """Return where the only charger was looked for, and how."""
     (target,) = memory.targets
     return target._asdict()
 
@@ -67,11 +64,8 @@ def test_a_setting_reaches_the_charger(
     assert reached(memory) == expected
 
 
-@pytest.mark.parametrize("way", ["option", "file"])
-def test_what_is_not_given_has_its_default(
-    memory: Memory, call: Run, tmp_path: Path, way: str
-) -> None:
-    assert call(*given(way, tmp_path / "opt" / NAME, ip="charger")).returncode == 0
+def test_what_is_not_given_has_its_default(memory: Memory, call: Run) -> None:
+    assert call("--ip=charger").returncode == 0
     assert reached(memory) == {"ip": "charger", **DEFAULTS}
 
 
@@ -91,18 +85,10 @@ def test_every_setting_reaches_the_wire(charger: SimulatedCharger, call: Run) ->
     assert {request.unit for request in charger.requests} == {17}
 
 
-# --- The example --------------------------------------------------------------------------------
-
-
-def test_the_example_is_accepted_as_it_stands(memory: Memory, call: Run, tmp_path: Path) -> None:
-    (tmp_path / "opt").mkdir()
-    shutil.copy(str(EXAMPLE), str(tmp_path / "opt" / NAME))
-    result = call()
+def test_the_example_holds_every_key_with_its_default(memory: Memory, call: Run) -> None:
+    result = call("--config", str(EXAMPLE))
     assert (result.returncode, result.stderr) == (0, "")
     assert reached(memory) == {"ip": "192.168.1.100", **DEFAULTS}
-
-
-def test_the_example_holds_every_key_with_its_default() -> None:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";", "#"))
     parser.read(EXAMPLE, encoding="utf-8")
     expected = {"ip": "192.168.1.100", "port": "502", "unit": "1", "base": "0", "timeout": "2.0"}

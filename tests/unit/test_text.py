@@ -5,31 +5,13 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-from conftest import Memory
 from hypothesis import given
 from hypothesis import strategies as st
-from program import Run, fuzzed
-from readings import (
-    FORMATS,
-    changed,
-    decode,
-    holding,
-    printable,
-    reading_of,
-    sample_values,
-    samples,
-)
-from registers import (
-    DETAILS,
-    HUMAN,
-    HUMAN_DETAILS,
-    INFO_LABELS,
-    INPUT,
-    READING,
-    SAMPLES,
-    packed,
-    text,
-)
+from program import fuzzed
+from readings import changed, decode, holding, printable, sample_values, samples
+from registers import SAMPLES, packed, text
+
+import vestel
 
 Layout = Callable[[str, int], "list[int]"]
 LAYOUTS = pytest.mark.parametrize("layout", [text, packed])
@@ -55,22 +37,14 @@ def serial_of(words: list[int]) -> str:
         pytest.param(packed("VEST-12345", 25), "VEST-12345", id="packed, even"),
         pytest.param(packed("0123456789" * 5, 25), "0123456789" * 5, id="packed, full"),
         pytest.param(packed("Zürich 24 €", 25), "Zürich 24 €", id="packed, not ASCII"),
+        pytest.param([0xFFFF] * 25, "", id="all ones"),
         pytest.param([0x5645, 0xFFFE, 0x5354, *[0] * 22], "VEST", id="packed, not UTF-8"),
+        pytest.param([*text("VEST1", 6), *text("OLD", 19)], "VEST1", id="more after a 0"),
+        pytest.param([0x5645, 0x5354, 0x3100, 0x4F4C, *[0] * 21], "VEST1", id="packed, after a 0"),
     ],
 )
 def test_text_is_decoded_in_both_layouts(words: list[int], expected: str) -> None:
     assert serial_of(words) == expected
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param([*text("VEST1", 6), *text("OLD", 19)], id="one character a register"),
-        pytest.param([0x5645, 0x5354, 0x3100, 0x4F4C, 0x4400, *[0] * 20], id="two"),
-    ],
-)
-def test_a_text_ends_at_its_first_0(words: list[int]) -> None:
-    assert serial_of(words) == "VEST1"
 
 
 @LAYOUTS
@@ -95,29 +69,14 @@ UNRULY = 'A"\\\x1b[31m\nB\r\t\x7f\x85\x9b\u2028\u202eC'
 RULY = 'A"\\[31mBC'
 
 
-@pytest.mark.parametrize("style", FORMATS)
 @LAYOUTS
-def test_unruly_text_stays_one_harmless_token(
-    memory: Memory, call: Run, layout: Layout, style: str
-) -> None:
-    memory.set(100, *layout(UNRULY, 25), bank=INPUT)
-    memory.set(130, *layout(UNRULY, 50), bank=INPUT)
-    result = call("--ip=charger", "--details", "--format", style)
-    stdout = result.stdout
-    assert (result.returncode, result.stderr) == (0, "")
-    assert printable(stdout.replace("\n", "")) == stdout.replace("\n", "")
-    if style == "json":
-        expected = {"identity.serial": RULY, "details.chargepoint_id": RULY}
-        assert changed(reading_of(stdout)) == expected
-    elif style == "human":
-        usual = (HUMAN + HUMAN_DETAILS).replace(READING["identity"]["serial"], RULY)
-        assert stdout == usual.replace(DETAILS["chargepoint_id"], RULY)
-    else:
-        assert sample_values(stdout) == SAMPLES
-        found = {name: labels for name, labels, _ in samples(stdout)}
-        serials = {labels["serial"] for name, labels in found.items() if name != "vestel_up"}
-        assert serials == {RULY}
-        assert found["vestel_info"] == {**INFO_LABELS, "serial": RULY, "chargepoint_id": RULY}
+def test_unruly_text_stays_one_harmless_token(layout: Layout) -> None:
+    reading, _ = decode(holding({100: layout(UNRULY, 25), 130: layout(UNRULY, 50)}))
+    assert changed(reading) == {"identity.serial": RULY, "details.chargepoint_id": RULY}
+    assert vestel.format_human(reading).count(f" {RULY}\n") == 2
+    exposition = vestel.format_prometheus(reading)
+    assert sample_values(exposition) == SAMPLES
+    assert {labels.get("serial", RULY) for _, labels, _ in samples(exposition)} == {RULY}
 
 
 CHARACTERS = st.characters(min_codepoint=1, max_codepoint=0xFFFF, exclude_categories=["Cs"])
