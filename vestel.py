@@ -792,8 +792,9 @@ def modbus(target: Target, trace: Trace) -> Connect:
         from pymodbus.client import ModbusTcpClient
     except Exception as error:  # a version that is too old for this Python fails in its own ways
         raise CommandError(_why_no_pymodbus(error))
-    # Without a handler, Python would print what pymodbus logs to stderr.
-    logging.getLogger("pymodbus").addHandler(logging.NullHandler())
+    logger = logging.getLogger("pymodbus")
+    if not logger.handlers:  # Python would print to stderr what is logged
+        logger.addHandler(logging.NullHandler())
     parameters = ModbusTcpClient.read_input_registers.__code__.co_varnames
     unit = {"device_id" if "device_id" in parameters else "slave": target.unit}  # renamed in 3.10
 
@@ -1834,7 +1835,7 @@ class Holder:
             return
         try:
             number = read_hold_file(self._file)
-            if number not in (None, self._file_number):
+            if number not in (None, self._file_number) or self._file_number is None:
                 self._file_number, self.file_warning = number, ""
         except CommandError as error:
             self._file_number, self.file_warning = None, f"--hold: {self._file}: {error}"
@@ -2105,25 +2106,28 @@ def _columns(shown: Sections, width: int) -> list[str]:
     """Return the sections in two columns, or in one where the terminal is narrow."""
     left, right = (_column(shown, titles) for titles in COLUMNS)
     if width < MIN_WIDTH:
-        return [_paint(text[:width], style) for text, style in left + right]
+        return [_fit(row, width).rstrip() for row in left + right]
+    pairs = zip_longest(left, right, fillvalue=Row("", [""]))
     right_width = width - LEFT_WIDTH - 1
-    lines = []
-    for (text, style), (other_text, other_style) in zip_longest(left, right, fillvalue=("", "")):
-        first = _paint(f"{text:{LEFT_WIDTH}}"[:LEFT_WIDTH], style)
-        second = _paint(other_text[:right_width], other_style)
-        lines.append(f"{first} {second}")
-    return lines
+    return [f"{_fit(one, LEFT_WIDTH)} {_fit(other, right_width)}".rstrip() for one, other in pairs]
 
 
-def _column(shown: Sections, titles: Iterable[str]) -> list[tuple[str, str]]:
-    """Return lines, each with its style."""
-    lines = []
+def _column(shown: Sections, titles: Iterable[str]) -> list[Row]:
+    """Return rows whose names are labels in columns; a title is a row, too."""
+    column = []
     for title in titles:
         rows = shown.get(title, [])
         start = 2 + max((len(row.label) for row in rows), default=0)
-        lines += [(f"== {title} ==", "bold")] if rows else []
-        lines += [(f"{row.label + ':':{start}}{row.text}", row.style) for row in rows]
-    return lines
+        column += [Row("", [f"== {title} =="], "bold")] if rows else []
+        column += [Row(f"{row.label + ':':{start}}", [row.text], row.style) for row in rows]
+    return column
+
+
+def _fit(row: Row, width: int) -> str:
+    """Return the row as a line that is cut or filled to the width."""
+    name = row.name[:width]
+    text = row.text[: width - len(name)]
+    return name + _paint(text, row.style) + " " * (width - len(name) - len(text))
 
 
 def _plot_text(powers: Powers, width: int, levels: str) -> list[str]:
