@@ -718,6 +718,7 @@ def _open_socket(target: Target) -> socket.socket:
 
     try:
         addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
+        failures = []
         for family, kind, protocol, _, address in addresses:
             connection = socket.socket(family, kind, protocol)
             connection.settimeout(target.timeout / len(addresses))
@@ -726,8 +727,8 @@ def _open_socket(target: Target) -> socket.socket:
                 return connection
             except OSError as error:
                 connection.close()
-                failure = error
-        raise failure
+                failures.append(error)
+        raise sorted(failures, key=_is_refused)[-1]  # where one is refused, that tells most
     except (ConnectionResetError, ConnectionAbortedError):
         raise _closed()  # the charger has accepted, and closed at once
     except (OSError, UnicodeError) as error:
@@ -739,7 +740,7 @@ def _why_unreachable(error: Exception, target: Target) -> str:
     import errno
     import socket
 
-    if isinstance(error, ConnectionRefusedError):
+    if _is_refused(error):
         web_page = "or Modbus TCP is not enabled in the charger's web page"
         return f"connection refused; check the address and the port, {web_page}, or {OTHER_MASTER}"
     if _is_timeout(error):
@@ -753,6 +754,10 @@ def _why_unreachable(error: Exception, target: Target) -> str:
     if number == errno.EINVAL and target.ip.lower().startswith("fe80:") and "%" not in target.ip:
         return f"{why}; an address like this needs the network interface: {target.ip}%eth0"
     return f"{why}; check the address and the network"
+
+
+def _is_refused(error: Exception) -> bool:
+    return isinstance(error, ConnectionRefusedError)
 
 
 def _closed() -> NoReply:
@@ -987,9 +992,8 @@ class Image:
                 self._fail(values, error)
                 unanswered += 1
                 if unanswered == 2 or isinstance(error, Unreachable):
-                    unreachable = _unreachable(self.charger, error)
-                    self._fail(chain(*queue), unreachable)
-                    raise unreachable
+                    self._fail(chain(*queue), error)
+                    raise _unreachable(self.charger, error)
             else:
                 unanswered = 0
                 for address, word in enumerate(words, first):
@@ -1107,10 +1111,14 @@ def set_value(image: Image, value: Value, number: int) -> str:
     except ChargerError as error:
         sent = "was sent" if isinstance(error, NoReply) else "may not have been sent"
         outcome, has_reply = f"{sent}: {error}", False
+
+    def is_settled(error: ChargerError | None) -> bool:
+        return isinstance(error, NoReply) or image[value] == number
+
     give_up = time.monotonic() + READ_BACK_S
     with suppress(Unreachable):  # the image keeps the reason
         image.read([[value]])
-        while image[value] not in (number, None) and time.monotonic() < give_up:
+        while not is_settled(image.errors.get(value.label)) and time.monotonic() < give_up:
             time.sleep(charger.pause_s)
             image.read([[value]])
     unread = image.errors.get(value.label)
@@ -1446,7 +1454,7 @@ def write_stdout(text: str) -> None:
     except OSError as error:
         _take_back(out, written)
         raise CommandError(f"cannot write to stdout: {error.strerror}")
-    except ValueError as error:  # a closed stream of a program that calls main()
+    except (AttributeError, ValueError) as error:  # a stream of a program that calls main()
         raise CommandError(f"cannot write to stdout: {error}")
 
 
@@ -1594,6 +1602,7 @@ class ConnectedCharger(Charger):
 POLLING_INTERVAL_S = 5.0
 MAX_RETRY_WAIT_S = 60.0  # between two attempts at what has failed
 HISTORY_S = 3600  # of powers are kept
+MAX_CLOCK_JUMP_S = 60.0
 LOSS = "loss"  # the cause of the warning that the charger is lost
 
 
@@ -1721,7 +1730,8 @@ FIGHT_S = 5.0  # more than this between two tries: others set the value, too
 class Setpoint:
     """A value that is held: it is set whenever the charger shows another one."""
 
-    _error = ""  # why it is not set
+    _obstacle = ""  # why it cannot be set now
+    _error = ""  # why the last try has failed
     _wait_s = _wait_left_s = 0.0  # from the last try to the next
     _right_s: float | None = None  # for how long it has been right; None: it is not
     _relapsed = False  # whether it did not stay after it was right
@@ -1741,11 +1751,12 @@ class Setpoint:
         Raises Unreachable.
         """
         self._wait_left_s -= elapsed_s
+        self._obstacle = ""
         if self.wanted is None:
             return
         unread = image.errors.get(self.value.label)
         if unread:
-            self._error = f"Cannot read {_describe([self.value])}: {unread}"
+            self._obstacle = f"Cannot read {_describe([self.value])}: {unread}"
         elif image[self.value] == self.wanted:
             self._error = ""
             self._right_s = 0.0 if self._right_s is None else self._right_s + elapsed_s
@@ -1759,8 +1770,12 @@ class Setpoint:
     def _set(self, wanted: int, image: Image, log: Log) -> None:
         try:
             check_range(self.value, wanted, image)
-            if self._wait_left_s > 0:
-                return
+        except ChargerError as error:
+            self._obstacle = str(error)
+            return
+        if self._wait_left_s > 0:
+            return
+        try:
             self._wait_s = self._wait_left_s = min(MAX_RETRY_WAIT_S, self._wait_s * 2 or 1.0)
             line = set_value(image, self.value, wanted)
             self._error, self._right_s = "", 0.0
@@ -1781,8 +1796,9 @@ class Setpoint:
     @property
     def warning(self) -> str:
         """What keeps the value from being set; empty where nothing does."""
-        if self._error:
-            return f"failed holding {_kind(self.value)}: {self._error}; trying again"
+        reason = self._obstacle or self._error
+        if reason:
+            return f"failed holding {_kind(self.value)}: {reason}; trying again"
         wanted = f"{self.value.label.lower()} does not stay at {self.wanted} {self.value.unit}"
         return f"the {wanted}: another master may set it, too" if self.is_fought_over else ""
 
@@ -1835,8 +1851,9 @@ class Holder:
             return
         try:
             number = read_hold_file(self._file)
-            if number not in (None, self._file_number) or self._file_number is None:
-                self._file_number, self.file_warning = number, ""
+            if self._file_number is None:
+                self.file_warning = ""
+            self._file_number = self._file_number if number is None else number
         except CommandError as error:
             self._file_number, self.file_warning = None, f"--hold: {self._file}: {error}"
 
@@ -1851,12 +1868,13 @@ class Holder:
         """
         self._follow_file(image)
         cable = image[CABLE_STATE]
+        if cable not in (None, self._cable):
+            self._cable = cable
+            for setpoint in self.setpoints:
+                setpoint.start_over()
         elapsed_s = 0.0 if self._held_at is None else time.monotonic() - self._held_at
         for setpoint in self.setpoints:
-            if cable not in (None, self._cable):
-                setpoint.start_over()
             setpoint.hold(image, log, elapsed_s)
-        self._cable = self._cable if cable is None else cable
         self._held_at = time.monotonic()
         held = [Finding(f"hold {it.value.label}", it.warning) for it in self.setpoints]
         return [*held, Finding("file", self.file_warning)]
@@ -1889,6 +1907,7 @@ class Poller:
 
     snapshot = Snapshot()
     _newest_timestamp = ""
+    _clock_offset = 0.0  # s, from the monotonic clock to that of the computer
 
     def __init__(
         self,
@@ -1928,8 +1947,11 @@ class Poller:
         while True:
             try:
                 self._read(texts_read)
-            except NothingRead as error:  # the charger has just started: it will answer soon
+            except NothingRead as error:
                 self._lose(error)
+                # It has just started, and will answer soon. So a refused heartbeat says little.
+                soon = time.monotonic() + self._interval_s
+                self.charger.heartbeat_due = min(self.charger.heartbeat_due, soon)
             intervals = (time.monotonic() - due) // self._interval_s + 1
             due += self._interval_s * intervals
             while time.monotonic() < due:
@@ -1987,8 +2009,11 @@ class Poller:
         self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
 
     def _publish(self, power: int | None, **changes: Any) -> None:
-        now = time.monotonic()
+        now, clock_offset = time.monotonic(), time.time() - time.monotonic()
         recent = [point for point in self.snapshot.powers if point[0] > now - HISTORY_S]
+        if abs(clock_offset - self._clock_offset) > MAX_CLOCK_JUMP_S:
+            recent = []  # after a suspend of the computer, their times would be wrong
+        self._clock_offset = clock_offset
         self.snapshot = self.snapshot._replace(
             connections=self.charger.connections,
             warnings=tuple(self._warnings.lasting.values()),
@@ -2097,7 +2122,7 @@ def format_screen(
     style = "bad" if snapshot.warnings else ""
     for note in _notes(snapshot):
         footer += [_paint(line, style) for line in textwrap.wrap(_printable(note), width)]
-    footer.append(newest_line[:width])
+    footer.append(newest_line[: width - 1])
     body = body[: max(0, height - 1 - len(footer))]
     return [_paint(header[:width], "bold"), *body, *footer][:height]
 
@@ -2150,8 +2175,16 @@ class Screen:
     def __init__(self, name: str, log: Log) -> None:
         self._name, self._log = name, log
         self._newest_line = ""
-        self._levels = BLOCKS if BLOCKS.encode(sys.stdout.encoding, "ignore") else ASCII
+        self._levels = BLOCKS if BLOCKS.encode(sys.stdout.encoding or "ascii", "ignore") else ASCII
         log.write = self._note
+        write_stdout(ENTER_SCREEN)
+        if __name__ == "__main__" and hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        """Give the terminal back while the program is stopped by Ctrl-Z."""
+        write_stdout(LEAVE_SCREEN)
+        os.kill(os.getpid(), signal.SIGSTOP)
         write_stdout(ENTER_SCREEN)
 
     def close(self) -> None:
@@ -2168,6 +2201,15 @@ class Screen:
         if not _is_terminal(sys.stderr):
             write_stderr(line)
 
+    def _with_end(self, line: str, width: int) -> str:
+        """Return a line that erases what stood behind it.
+
+        Behind a full line there is nothing: the cursor stands on its last character.
+        """
+        plain = re.sub("\x1b\\[[\\d;]*m", "", line)
+        end = "\x1b[K" if len(plain) < width else ""
+        return (line if _has_colour() else plain) + end
+
     def draw(self, newest: Iterator[Snapshot]) -> None:
         """Draw each snapshot, and again where the terminal has changed, or was another's."""
         import shutil
@@ -2181,8 +2223,8 @@ class Screen:
             shown = snapshot, size, self._newest_line
             if was_stopped or shown != drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
-                text = "\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J"
-                write_stdout(text if _has_colour() else re.sub("\x1b\\[[\\d;]*m", "", text))
+                text = "\r\n".join(self._with_end(line, size.columns) for line in lines)
+                write_stdout(f"\x1b[H{text}\x1b[J")
                 drawn = shown
 
 
@@ -2225,7 +2267,8 @@ async function renew() {
     seen = new Date()
   } catch {
     const line = "no connection to vestel.py since " + seen.toTimeString().slice(0, 8)
-    document.getElementById("connection").textContent = document.title = line
+    const shown = document.getElementById("connection")  // an alert: read aloud at each change
+    if (shown.textContent !== line) shown.textContent = document.title = line
   }
 }
 setInterval(renew, 5000)
@@ -2367,7 +2410,7 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
             raise AttributeError(name)
 
         def send(self, status: int, content_type: str, text: str) -> None:
-            body = text.encode()
+            body = text.encode(errors="replace")
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))

@@ -38,12 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = naming
 
 
-# --- The charger --------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def charger() -> Iterator[SimulatedCharger]:
-    """Give a simulated charger that listens on loopback."""
     with door.listening() as running:
         yield running
 
@@ -58,10 +54,7 @@ class Memory(SimulatedCharger):
 
 @pytest.fixture
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
-    """Give a charger in memory that `call` reaches, whatever the address.
-
-    In a test that has the fixture `clock`, it lives in that time.
-    """
+    """Give a charger in memory that `call` reaches; with the fixture `clock`, in that time."""
     is_simulated = "clock" in request.fixturenames
     charger = Memory(request.getfixturevalue("clock") if is_simulated else None)
 
@@ -76,7 +69,6 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give the program simulated time."""
     clock = Clock()
     monkeypatch.setattr(vestel, "time", clock)
     return clock
@@ -96,28 +88,17 @@ def nepal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def world(clock: Clock) -> Callable[..., World]:
     """Make a World: the poller against a charger, which may be given, or its attributes."""
 
-    def world(
-        setpoints: dict[int, int] | None = None,
-        charger: SimulatedCharger | None = None,
-        details: bool = False,
-        every: float = float("inf"),
-        hold_file: str | None = None,
-        **attributes: Any,
-    ) -> World:
+    def world(setpoints: Any = None, charger: Any = None, **more: Any) -> World:
+        how = {name: more.pop(name) for name in ("details", "every", "hold_file") if name in more}
         usual: dict[str, Any] = {"measuring": True, "calendar": "runs", "strict": True}
-        usual.update({"delay": 0.002, "failsafe": True, **attributes})
-        box = charger or SimulatedCharger(clock, **usual)
-        return World(clock, box, setpoints, details, every, hold_file)
+        usual.update({"delay": 0.002, "failsafe": True, **more})
+        return World(clock, charger or SimulatedCharger(clock, **usual), setpoints, **how)
 
     return world
 
 
-# --- The program --------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Give the environment of a process that finds no configuration."""
     return program.environment_of(tmp_path)
 
 
@@ -129,16 +110,12 @@ def run(environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def run_on_terminal(environment: dict[str, str]) -> Run:
-    """Run vestel.py as a process with a terminal as stdout."""
     return lambda *options, **more: program.run_with_terminal(*options, env=environment, **more)
 
 
 @pytest.fixture
 def call(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run vestel.py in this process: for all that is not about processes, and far faster.
-
-    It stands in opt/ of a home of its own, so that it finds no configuration.
-    """
+    """Run vestel.py in this process, in opt/ of a home of its own, without a configuration."""
     for name in ("NO_COLOR", "TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -11,7 +11,7 @@ import functools
 import math
 import threading
 from collections import deque
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Tuple, Union
 
 import registers
 from clock import Cancel, Clock, RealClock
@@ -42,8 +42,6 @@ Play = Callable[[bytes, bytes], List[Piece]]
 
 
 class Late(NamedTuple):
-    """The right reply, so many seconds later than usual."""
-
     seconds: float
 
 
@@ -53,12 +51,11 @@ class Frames(NamedTuple):
     play: Play
 
 
-late = Late
 # What comes of a request in place of its reply: an exception (its code), one of these, or frames
 # (or the name of some in door.PLAYS).
 SILENCE, RESET, CLOSE, GARBAGE = BROKEN = "silence", "reset", "close", "no Modbus"
 Outcome = Union[int, str, Late, Frames]
-Decide = Callable[[Request], Optional[Outcome]]
+late = Late
 
 
 @functools.lru_cache(maxsize=None)
@@ -67,8 +64,6 @@ def _registers(bank: str, first: int, count: int) -> tuple[tuple[str, int], ...]
 
 
 class Link:
-    """A connection, as the charger has it."""
-
     def __init__(self, charger: SimulatedCharger, number: int) -> None:
         self.charger, self.number = charger, number
         self.since = charger.clock.now
@@ -118,8 +113,7 @@ class SimulatedCharger:
         self.locks_out = False  # no new connection until a failsafe timeout after a master has gone
         self.shortest_look = 3.0  # s: it looks at the heartbeat no more often
         self.strict = False  # a read of a register that no document knows fails the test
-        self._away = ""
-        self._failsafe = self._is_looking = False
+        self._away, self._failsafe, self._is_looking = "", False, False
         # What happens to it.
         self.faults: list[Callable[[Request], tuple[Outcome | None, bool] | None]] = []
         self.repeated: registers.Image | None = None  # the old values that it repeats
@@ -150,7 +144,6 @@ class SimulatedCharger:
         return self.image[bank, address]
 
     def set(self, address: int, *words: int, bank: str = HOLDING) -> None:
-        """Give registers other values."""
         for register, word in enumerate(words, address):
             old = self.image.get((bank, register))
             if old != word:
@@ -163,8 +156,7 @@ class SimulatedCharger:
         self.unsupported.update((bank, address) for address in addresses)
 
     def set_firmware(self, version: str) -> None:
-        words = registers.text(version, len(registers.row(registers.FIRMWARE).words))
-        self.set(registers.FIRMWARE, *words, bank=INPUT)
+        self.set(registers.FIRMWARE, *registers.text(version, 50), bank=INPUT)
 
     def _put(self, address: int, number: int) -> None:
         self.image[INPUT, address] = number >> 16
@@ -192,7 +184,6 @@ class SimulatedCharger:
     # --- What it makes of a request -------------------------------------------------------------
 
     def receive(self, link: Link, write: bool, bank: str, asked: int, *more: int) -> Request:
-        """Log a request; `more` is its value, and the unit."""
         request = Request(self.clock.now, link.number, write, bank, asked + self.base, *more)
         link.requests += 1
         self.requests.append(request)
@@ -291,14 +282,12 @@ class SimulatedCharger:
         return self.away == "refused" or self.clock.now < self.locked_until or is_full
 
     def take(self, link: Link) -> Link:
-        """Serve a connection from now on."""
         with self._lock:
             self.links.append(link)
         self._tell_door()
         return link
 
     def hang_up(self, link: Link) -> None:
-        """Forget a connection that has ended."""
         with self._lock:
             if link not in self.links:
                 return
@@ -328,9 +317,10 @@ class SimulatedCharger:
         self.attempts.append(self.clock.now)
         self.attempted()
         how = self.greeting()
+        cannot = "Cannot connect to the box:"
         errors: dict[str, Exception] = {
-            "dead": vestel.Unreachable(f"Cannot connect to the box: no answer in {timeout:g} s"),
-            "refused": vestel.Unreachable("Cannot connect to the box: connection refused"),
+            "dead": vestel.Unreachable(f"{cannot} no answer within {timeout:g} s"),
+            "refused": vestel.Unreachable(f"{cannot} connection refused"),
             "resets": vestel.NoReply("the charger closed the connection"),
         }
         self.clock.sleep({"dead": timeout, "refused": 0.0}.get(how, self.opening))
@@ -352,19 +342,17 @@ class SimulatedCharger:
         self.hang_up(connection)
 
     def start(self) -> None:
-        """Listen on its socket again, on the same port."""
         self.clock.start()
         self.door.start()
 
     def stop(self) -> None:
-        """Be gone from its socket: nothing listens, and every connection is reset."""
         self.door.stop()
 
     # --- What happens to it ---------------------------------------------------------------------
 
     def fault(
         self,
-        outcome: Outcome | Decide,
+        outcome: Outcome | Callable[[Request], Outcome | None],
         *addresses: int,
         write: bool | None = None,
         bank: str | None = None,
@@ -372,11 +360,10 @@ class SimulatedCharger:
         skip: int = 0,
         executed: bool | None = None,
     ) -> Cancel:
-        """Play a fault for requests that begin at these addresses; return what ends it.
+        """Play a fault for requests that begin at these addresses (any); return what ends it.
 
-        The first `skip` of them are answered as usual, the next `times` with the fault. What is
-        None or not given means any. A write is carried out, too, but for exceptions other than 5;
-        `executed` says otherwise.
+        The first `skip` of them are answered as usual, the next `times` with the fault. A write is
+        carried out, too, but for exceptions other than 5; `executed` says otherwise.
         """
         turns = iter(range(skip + times))
 
@@ -408,10 +395,7 @@ class SimulatedCharger:
 
     @property
     def away(self) -> str:
-        """How it takes no connection: "refused", "dead" (no answer: in memory only), "closes".
-
-        "closes" accepts, and closes before the first request, "resets" at once.
-        """
+        """How it takes no connection: "refused", "dead" (memory only), "closes" or "resets"."""
         return self._away
 
     @away.setter
@@ -420,13 +404,10 @@ class SimulatedCharger:
         self._tell_door()
 
     def cut(self) -> None:
-        """Reset all connections."""
         for link in list(self.links):
             link.cut()
 
-    def restart(
-        self, seconds: float, how: str = "refused", then: Callable[[], object] = int
-    ) -> None:
+    def restart(self, seconds: float, how: str = "refused", then: Any = int) -> None:
         """Be away so long, and come back with the failsafe current, or what `then` makes of it."""
         self.away = how
         self.cut()
@@ -442,7 +423,6 @@ class SimulatedCharger:
         self.clock.after(seconds, back)
 
     def boot(self, seconds: float, code: int = BUSY) -> None:
-        """Answer each request with an exception for so long."""
         self.clock.after(seconds, self.fault(code))
 
     def freeze(self, until: float | str | None = "closed") -> None:
@@ -454,7 +434,6 @@ class SimulatedCharger:
             self.clock.after(until, self.thaw)
 
     def thaw(self) -> None:
-        """Repeat old values no more."""
         self.repeated, self.thaws_with_connection = None, False
 
     def plug_in(self, state: int = registers.LOCKED) -> None:
@@ -485,7 +464,6 @@ class SimulatedCharger:
 
     @property
     def failsafe(self) -> bool:
-        """Whether it looks at the heartbeat."""
         return self._failsafe
 
     @failsafe.setter
@@ -520,11 +498,10 @@ class SimulatedCharger:
             if not self.in_failsafe:
                 self.in_failsafe = True
                 self.set(DYNAMIC, self.image[HOLDING, FAILSAFE])
-        for link in list(self.links):
-            if link.since <= since:
-                self.thrown_out += 1
-                self.throws_out()
-                link.cut()
+        for link in [link for link in self.links if link.since <= since]:
+            self.thrown_out += 1
+            self.throws_out()
+            link.cut()
 
     # --- What has happened ----------------------------------------------------------------------
 
@@ -544,12 +521,10 @@ class SimulatedCharger:
         return [write for write in self.writes if write[0] != HEARTBEAT]
 
     def times_of(self, *addresses: int, write: bool | None = None) -> list[float]:
-        """Return when these registers were asked for, or written."""
         asked = [r for r in list(self.requests) if r.address in addresses]
         return [r.at for r in asked if write in (None, r.write)]
 
     def forget(self) -> None:
-        """Empty the log and the list of faults, for the next case."""
         logs: tuple[Any, ...] = self.requests, self.attempts, self.heartbeats, self.changes
         for one in (self.faults, *logs):
             one.clear()
@@ -569,8 +544,6 @@ class SimulatedCharger:
 
 
 class MemoryConnection(Link):
-    """A connection in memory, as vestel.py uses it."""
-
     def __init__(self, charger: SimulatedCharger, number: int, timeout: float, base: int) -> None:
         super().__init__(charger, number)
         self.timeout, self.base = timeout, base

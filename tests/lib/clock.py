@@ -23,8 +23,6 @@ def gaps(times: Sequence[float]) -> list[float]:
 
 
 class _Happenings:
-    """What is to happen, in the order of its moments."""
-
     now: float
 
     def __init__(self) -> None:
@@ -72,7 +70,6 @@ class Clock(_Happenings):
 
     @property
     def passed(self) -> float:
-        """How much time has passed (s)."""
         return self.now - START
 
     def monotonic(self) -> float:

@@ -17,12 +17,10 @@ from charger import CLOSE, GARBAGE, RESET, SILENCE, Frames, Late, Link, Request,
 from pyModbusTCP.server import DataHandler, ModbusServer
 from registers import HOLDING, INPUT
 
-WRITE_SINGLE = 6  # the function
 RST = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 
 
 def exception(request: bytes, code: int) -> bytes:
-    """Return the frame of a Modbus exception."""
     return request[:4] + b"\0\3" + request[6:7] + bytes([request[7] | 0x80, code])
 
 
@@ -98,7 +96,6 @@ PLAYS = {  # q: the request, r: its right reply
 
 
 def _pieces(outcome: Any, request: bytes, reply: bytes) -> list[Any]:
-    """Return what to send in place of a reply."""
     outcome = PLAYS.get(outcome, outcome)
     if isinstance(outcome, Frames):
         return outcome.play(request, reply)
@@ -112,8 +109,6 @@ def _pieces(outcome: Any, request: bytes, reply: bytes) -> list[Any]:
 
 
 class _Registers(DataHandler):  # type: ignore[misc]
-    """Reads and writes the registers of the charger, for pyModbusTCP."""
-
     def __init__(self, charger: SimulatedCharger) -> None:
         super().__init__()
         self.charger = charger
@@ -134,8 +129,6 @@ class _Registers(DataHandler):  # type: ignore[misc]
 
 
 class SocketLink(Link):
-    """A connection over the socket, served by a thread."""
-
     def __init__(self, charger: SimulatedCharger, number: int, client: socket.socket) -> None:
         super().__init__(charger, number)
         self.client = client
@@ -177,7 +170,7 @@ class SocketLink(Link):
         session.set_response_mbap()
         sent = session.request.mbap.raw + session.request.pdu.raw
         function, asked, value = struct.unpack(">BHH", session.request.pdu.raw[:5])
-        bank, write = INPUT if function == 4 else HOLDING, function == WRITE_SINGLE
+        bank, write = INPUT if function == 4 else HOLDING, function == 6
         unit = session.request.mbap.unit_id
         request = charger.receive(self, write, bank, asked, value, unit)
         outcome, is_executed = charger.decide(self, request)
@@ -203,8 +196,6 @@ class SocketLink(Link):
 
 
 class Door:
-    """What listens for a charger, and the threads that serve its connections."""
-
     def __init__(self, charger: SimulatedCharger, ipv6: bool = False) -> None:
         self.charger = charger
         self.family = socket.AF_INET6 if ipv6 else socket.AF_INET
@@ -295,7 +286,6 @@ class Door:
 def listening(
     charger: SimulatedCharger | None = None, ipv6: bool = False, **attributes: Any
 ) -> Iterator[SimulatedCharger]:
-    """A charger that listens on loopback."""
     charger = charger or SimulatedCharger(**attributes)
     door = Door(charger, ipv6)
     door.start()
@@ -329,7 +319,6 @@ for _ in range(os.getpid() % 3_600):
 
 
 def free_port() -> int:
-    """Return a port where nothing listens."""
     for port in _PORTS:
         with socket.socket() as listener, contextlib.suppress(OSError):
             # A process that is just being started may hold a copy of this socket.

@@ -83,7 +83,7 @@ class JudgedCharger(SimulatedCharger):
         # The heartbeat.
         self.heartbeat_at: float | None = None  # the last one, or the beginning of the connection
         self.waited = 0.0  # s of these in which the program could not send one
-        self.is_refused = False  # the heartbeat, though none was ever taken
+        self.is_refused = self.is_accepted = False  # refused, though none was ever accepted
         # Attempts to connect, since something was answered.
         self.attempts_in_vain = 0
         self.answered_at = clock.now
@@ -226,7 +226,7 @@ class JudgedCharger(SimulatedCharger):
         now = self.clock.now
         self.wait_for(request)
         if request.address == HEARTBEAT:
-            self.is_refused = False
+            self.is_refused, self.is_accepted = False, True
         elif request.address == CLOCK:
             self.clock_at = now
             self.clock_since = min(self.clock_since, now)
@@ -248,7 +248,7 @@ class JudgedCharger(SimulatedCharger):
             return
         self.wait_for(request)
         if request.address == HEARTBEAT:
-            self.is_refused = outcome in (1, 2, 3) and not self.heartbeats
+            self.is_refused = outcome in (1, 2, 3) and not self.is_accepted
             self.unanswered_at = now
         if (request.bank, request.address) not in self.unsupported:
             self.failed_at = now
@@ -527,8 +527,10 @@ class Judge:
         """A setpoint is in force, or everybody is told."""
         charger, now = self.charger, self.clock.now
         number = charger.wanted[address][-1]
-        is_sure = self.is_sure or address != DYNAMIC
-        if not is_sure or charger[address] == number:
+        is_known = self.is_sure or address != DYNAMIC
+        if not is_known:
+            self.impossible_at[address] = now
+        if not is_known or charger[address] == number:
             self.wrong_since.pop(address, None)
             return
         wrong = now - self.wrong_since.setdefault(address, now)

@@ -1,7 +1,6 @@
 """The check that nothing outlives its test, be it passed, failed or skipped.
 
-What lasts longer than a test belongs to a fixture of a wider scope, and must be gone when that
-fixture is over.
+What belongs to a fixture of a wider scope must be gone when that is over.
 """
 
 from __future__ import annotations
@@ -19,23 +18,19 @@ from typing import Any, Generator
 
 import pytest
 
-PR_SET_CHILD_SUBREAPER = 36  # Linux: processes that have lost their parent become ours
 MOMENT, GRACE = 0.05, 2.0  # s: what was told to end may take a moment
 FILES = "/proc/self/fd"
 
 
 class Leftovers:
-    """A plugin of pytest."""
-
     def __init__(self) -> None:
         self._known: set[str] = set()  # what was there before the test
         self._owners: dict[str, Any] = {}  # what the fixture (its definition) has made
-        self._origins: dict[str, str] = {}  # the same, by name, also when the fixture is over
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tmp_path
         self._directory = tempfile.mkdtemp(prefix="vestel-tests-")
         os.environ["TMPDIR"] = tempfile.tempdir = self._directory
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+            ctypes.CDLL(None).prctl(36, 1)  # a subreaper: who loses a parent becomes our child
 
     def pytest_sessionstart(self) -> None:
         self._known = self._all()
@@ -54,7 +49,6 @@ class Leftovers:
         finally:
             for thing in self._all() - before:
                 self._owners.setdefault(thing, fixturedef)
-                self._origins.setdefault(thing, fixturedef.argname)
 
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         for thing in [thing for thing, owner in self._owners.items() if owner is fixturedef]:
@@ -109,5 +103,4 @@ class Leftovers:
             with contextlib.suppress(OSError):
                 command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ")
                 thing += f" ({command.decode(errors='replace').strip()})"
-        origin = self._origins.get(thing)
-        return f"{thing}, of the fixture {origin}" if origin else thing
+        return thing

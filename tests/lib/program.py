@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import http.client
@@ -39,63 +38,50 @@ SCRIPT = ROOT / "vestel.py"
 MODES = ["watch", "listen"]
 METRICS, JSON, PAGE = "/metrics", "/vestel-data.json", "/"
 PATHS = [METRICS, JSON, PAGE]
+HOST = "127.0.0.1"
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
 
-# How often each test by hypothesis is played. A longer run:
+# A longer run of the tests by hypothesis:
 #     VESTEL_FUZZ_EXAMPLES=50000 python -m pytest -k fuzz tests
 EXAMPLES = int(os.environ.get("VESTEL_FUZZ_EXAMPLES", "150"))
 fuzzed = settings(max_examples=EXAMPLES, deadline=None, database=None)
 
 Result = subprocess.CompletedProcess
 Run = Callable[..., "Result[str]"]
+Start = Callable[..., "Running"]
 Case = TypeVar("Case")
 Outcome = TypeVar("Outcome")
 Process = TypeVar("Process", bound="Running")
 
 
-def target(charger: SimulatedCharger) -> list[str]:
-    return ["--ip", charger.host, "--port", str(charger.port)]
+def target(charger: SimulatedCharger | None) -> list[str]:
+    return ["--ip", charger.host, "--port", str(charger.port)] if charger else []
 
 
-def command(
-    options: Sequence[str], charger: SimulatedCharger | None, script: Any = SCRIPT
-) -> list[str]:
-    return [sys.executable, str(script), *(target(charger) if charger else []), *options]
+def command(options: Sequence[str], charger: Any = None, script: Any = SCRIPT) -> list[str]:
+    return [sys.executable, str(script), *target(charger), *options]
 
 
 def environment_of(home: Path) -> dict[str, str]:
     """Return the environment of a process with a home of its own, without a configuration."""
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
-    return {**kept, "HOME": str(home), "USERPROFILE": str(home)}
+    return {"PATH": os.environ.get("PATH", ""), "HOME": str(home)}
 
 
-# --- One run ------------------------------------------------------------------------------------
-
-STREAMS: dict[str, Any] = {
-    "stdin": subprocess.DEVNULL,
-    "stdout": subprocess.PIPE,
-    "stderr": subprocess.PIPE,
-    "encoding": "utf-8",
-}
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+STREAMS: dict[str, Any] = {"stdin": subprocess.DEVNULL, "encoding": "utf-8", **PIPES}
 
 
-def run_process(
-    *options: str, charger: SimulatedCharger | None = None, script: Any = SCRIPT, **more: Any
-) -> Result[str]:
-    """Run vestel.py as a process, until it ends."""
+def run_process(*options: str, charger: Any = None, script: Any = SCRIPT, **more: Any) -> Any:
     how = {"timeout": 120, "check": False, **STREAMS, **more}
     return subprocess.run(command(options, charger, script), **how)
 
 
-def call_main(
-    *options: str, charger: SimulatedCharger | None = None, stdout: IO[str] | None = None
-) -> Result[str]:
-    """Run vestel.py in this process."""
+def call_main(*options: str, charger: Any = None, stdout: IO[str] | None = None) -> Result[str]:
     printed, logged = io.BytesIO(), io.BytesIO()
     out = stdout or io.TextIOWrapper(printed, "utf-8")
     err = io.TextIOWrapper(logged, "utf-8", "backslashreplace")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = vestel.main([*(target(charger) if charger else []), *options])
+        code = vestel.main([*target(charger), *options])
     out.flush()
     err.flush()
     return Result(options, code, printed.getvalue().decode(), logged.getvalue().decode())
@@ -104,16 +90,13 @@ def call_main(
 def read_screen(screen: int) -> bytes:
     """Return what came next on a terminal; nothing once nobody has it any more."""
     assert select.select([screen], [], [], 60)[0], "neither output nor an end"
-    try:
+    with contextlib.suppress(OSError):  # EIO, where the other side is closed
         return os.read(screen, 65536)
-    except OSError as error:
-        if error.errno != errno.EIO:  # Linux says so where the other side is closed
-            raise
-        return b""
+    return b""
 
 
 def run_with_terminal(
-    *options: str, env: dict[str, str], charger: SimulatedCharger | None = None, **variables: str
+    *options: str, env: dict[str, str], charger: Any = None, **variables: str
 ) -> Result[str]:
     """Run vestel.py with a terminal as stdout, one that passes every byte on as it is."""
     screen, line = os.openpty()
@@ -132,9 +115,7 @@ def run_with_terminal(
 class Running:
     """vestel.py as a process that stays, and every line of it as it comes."""
 
-    def __init__(
-        self, options: Sequence[str], charger: SimulatedCharger | None, **more: Any
-    ) -> None:
+    def __init__(self, options: Sequence[str], charger: Any = None, **more: Any) -> None:
         self.out: list[str] = []
         self.err: list[str] = []
         self.process = subprocess.Popen(command(options, charger), **{**STREAMS, **more})
@@ -171,17 +152,13 @@ class Running:
         self.wait()
 
 
-Start = Callable[..., Running]
-
-
 @contextlib.contextmanager
 def starting(home: Path) -> Iterator[Start]:
     """What starts vestel.py as a process that stays; with `charger=`, against that charger."""
     with contextlib.ExitStack() as stack:
 
-        def start(*options: str, charger: SimulatedCharger | None = None, **more: Any) -> Running:
-            running = Running(options, charger, **{"env": environment_of(home), **more})
-            return stack.enter_context(running)
+        def start(*options: str, **more: Any) -> Running:
+            return stack.enter_context(Running(options, **{"env": environment_of(home), **more}))
 
         yield start
 
@@ -191,7 +168,7 @@ def warnings(running: Running, about: str = "") -> list[str]:
 
 
 def status(process: Any, key: str) -> str:
-    """Return a value of /proc/PID/status."""
+    """Return a value (memory in KiB) of /proc/PID/status."""
     lines = Path("/proc", str(process.pid), "status").read_text()
     return str(re.findall(rf"^{key}:\s*(\w+)", lines, re.MULTILINE)[0])
 
@@ -206,8 +183,6 @@ def thread_count(process: Any) -> int:
 
 
 class Staying:
-    """vestel.py --watch or --listen as a process."""
-
     def __init__(
         self, mode: str, start: Start, *options: str, every: float = 1, **more: Any
     ) -> None:
@@ -225,9 +200,6 @@ class Staying:
             return json.loads(answer.body) if answer.status == 200 else None
 
 
-# --- Over HTTP ----------------------------------------------------------------------------------
-
-
 def json_readings(lines: Iterable[str]) -> list[Any]:
     """Return the readings on these lines of JSON, without their times."""
     found = [json.loads(line) for line in lines]
@@ -242,7 +214,6 @@ class Answer(NamedTuple):
     body: str
 
     def reading(self) -> Any:
-        """Return the reading, without its time."""
         assert self.status == 200, self.body
         return json_readings([self.body])[0]
 
@@ -253,14 +224,10 @@ class Answer(NamedTuple):
 
 
 class Http:
-    """What listens on a port of this computer."""
-
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def ask(
-        self, path: str, method: str = "GET", body: bytes | None = None, host: str = "127.0.0.1"
-    ) -> Answer:
+    def ask(self, path: str, method: str = "GET", body: Any = None, host: str = HOST) -> Answer:
         connection = http.client.HTTPConnection(host, self.port, timeout=20)
         with contextlib.closing(connection):
             connection.request(method, path, body)
@@ -271,48 +238,36 @@ class Http:
         return self.ask(METRICS).value("vestel_up") == 1
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection((HOST, self.port), timeout=20)
 
     def talk(self, data: bytes) -> bytes:
         """Send the bytes and nothing more; return all that comes back."""
-        answer = bytearray()
+        answer = b""
         # A reset means that it was refused before all of it was there.
-        with self.connect() as client, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        with self.connect() as client, contextlib.suppress(ConnectionResetError):
             with contextlib.suppress(OSError):
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
             while chunk := client.recv(65536):
                 answer += chunk
-        return bytes(answer)
+        return answer
 
 
 class Listening(Http):
-    """vestel.py --listen as a process."""
-
     def __init__(self, running: Running, port: int) -> None:
-        super().__init__(port)
-        self.running = running
+        self.running, self.port = running, port
 
     def proc(self, name: str) -> Path:
         return Path("/proc", str(self.running.process.pid), name)
 
     def status(self, key: str) -> int:
-        """Return a number (memory in KiB) of /proc/PID/status."""
         return int(status(self.running.process, key))
 
 
 def listen(
-    start: Start,
-    *options: str,
-    host: str = "",
-    at: str = "127.0.0.1",
-    ready: bool = False,
-    **more: Any,
+    start: Start, *options: str, host: str = "", ready: bool = False, at: str = HOST, **more: Any
 ) -> Listening:
-    """Start vestel.py --listen and wait until it listens (at `at`); `host` as --listen takes it.
-
-    `ready` waits until it has looked for the charger, too.
-    """
+    """Wait until --listen (at `at`) listens, or (`ready`) has looked for the charger, too."""
     port = free_port()
     running = start(f"--listen={host}{port}", *options, **more)
     eventually(lambda: accepts(at, port) or running.process.poll() is not None)
@@ -338,17 +293,10 @@ DRAWING = re.compile(r"\x1b\[H(.*?)\x1b\[J", re.DOTALL)
 class Terminal(Running):
     """vestel.py on a terminal of its own, and all that it sends there."""
 
-    def __init__(
-        self,
-        options: Sequence[str],
-        environment: dict[str, str],
-        columns: int = 80,
-        rows: int = 24,
-        **more: Any,
-    ) -> None:
+    def __init__(self, options: Sequence[str], environment: dict[str, str], **more: Any) -> None:
         self.sent = ""
         self._end, self._line = pty.openpty()
-        self.resize(columns, rows)
+        self.resize(more.pop("columns", 80), more.pop("rows", 24))
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), self._line)
         how = {"env": {"TERM": "xterm", **environment}, "start_new_session": True}
         self.process = subprocess.Popen(command(options, None), **{**how, **streams, **more})
@@ -386,8 +334,8 @@ class Terminal(Running):
 
     def drawings(self, count: int = 1) -> list[str]:
         """Return the whole drawings, as soon as there are so many."""
-        found: list[str] = eventually(lambda: (f := DRAWING.findall(self.sent))[count - 1 :] and f)
-        return found
+        eventually(lambda: len(DRAWING.findall(self.sent)) >= count)
+        return DRAWING.findall(self.sent)
 
 
 @contextlib.contextmanager
@@ -416,9 +364,6 @@ def fill(line: int) -> None:
     os.set_blocking(line, True)
 
 
-# --- Waiting, and many at a time ----------------------------------------------------------------
-
-
 def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until the condition holds, and return what it returned then."""
     deadline = time.monotonic() + seconds
@@ -429,7 +374,6 @@ def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 def wait_for_heartbeats(charger: SimulatedCharger, count: int) -> None:
-    """Wait until the charger was given so many more heartbeats."""
     until = len(charger.heartbeats) + count
     eventually(lambda: len(charger.heartbeats) >= until)
 
@@ -470,8 +414,6 @@ def needs(program: str, package: str) -> str:
     """Return the path of a program; without it, skip the test, or fail it in CI, which has all."""
     path = shutil.which(program)
     if path is None:
-        missing = f"needs {program} (Debian package: {package})"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return path
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(f"needs {program} (Debian package: {package})")
+    return str(path)

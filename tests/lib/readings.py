@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import unicodedata
 from datetime import datetime, timezone
@@ -10,7 +9,7 @@ from typing import Any
 
 from clock import START
 from prometheus_client.parser import text_string_to_metric_families
-from registers import DETAILS, READING, SAMPLES, Image, image, row, u32
+from registers import DETAILS, READING, SAMPLES, Image, image, row, tree, u32
 
 import vestel
 
@@ -23,19 +22,16 @@ def flat(reading: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Return the reading with keys like `session.energy_wh`."""
     found: dict[str, Any] = {}
     for key, value in reading.items():
-        if isinstance(value, dict):
-            found.update(flat(value, f"{above}{key}."))
-        else:
-            found[above + key] = value
+        found.update(
+            flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+        )
     return found
 
 
 def changed(reading: dict[str, Any]) -> dict[str, Any]:
     """Return what differs from the usual reading with details."""
-    usual = flat(WHOLE)
-    return {
-        key: value for key, value in flat(reading).items() if value != usual.get(key, "no such key")
-    }
+    usual, missing = flat(WHOLE), object()
+    return {key: value for key, value in flat(reading).items() if value != usual.get(key, missing)}
 
 
 def decode(words: Image, details: bool = True) -> tuple[dict[str, Any], list[str]]:
@@ -56,18 +52,12 @@ def holding(values: dict[int, Any]) -> Image:
 
 def snapshot(**changes: Any) -> vestel.Snapshot:
     """Return a snapshot of the usual reading with other values: states__fault_code=16."""
-    reading = copy.deepcopy(WHOLE)
-    for keys, value in changes.items():
-        *above, last = keys.split("__")
-        place = reading
-        for key in above:
-            place = place[key]
-        place[last] = value
+    others = {keys.replace("__", "."): value for keys, value in changes.items()}
+    reading = tree({**flat(WHOLE), **others})
     return vestel.Snapshot(reading=reading, problem="", made_at=START - 2, readings=1)
 
 
 def faulted(*faults: str) -> vestel.Snapshot:
-    """Return a snapshot of a charger that has these faults."""
     return snapshot(
         states__chargepoint={"code": 8, "name": "Faulted"},
         states__fault_code=2 ** len(faults) - 1,
@@ -83,22 +73,17 @@ def samples(exposition: str) -> list[tuple[str, dict[str, str], float]]:
 
 def sample_values(exposition: str) -> dict[str, float]:
     """Return the value of each sample: `name`, `name/phase` or `name/bit`."""
-    found = samples(exposition)
-    values = {
-        "/".join([name, *(labels[label] for label in ("phase", "bit") if label in labels)]): value
-        for name, labels, value in found
-    }
-    assert len(values) == len(found)
+    values: dict[str, float] = {}
+    for name, labels, value in samples(exposition):
+        sample = "/".join([name, *(labels[key] for key in ("phase", "bit") if key in labels)])
+        assert sample not in values
+        values[sample] = value
     return values
 
 
 def without(*metrics: str) -> dict[str, float]:
-    """Return the usual samples without those of some metrics."""
-    return {
-        sample: value
-        for sample, value in SAMPLES.items()
-        if not {sample, sample.split("/")[0]} & {*metrics}
-    }
+    lost = {sample for sample in SAMPLES if {sample, sample.split("/")[0]} & {*metrics}}
+    return {sample: value for sample, value in SAMPLES.items() if sample not in lost}
 
 
 def reading_of(printed: str) -> dict[str, Any]:

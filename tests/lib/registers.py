@@ -1,7 +1,7 @@
-"""What the simulated charger holds, and what has to come of it, typed by hand.
+"""What the simulated charger holds, and what has to come of it: rows, typed by hand.
 
-A value is a row. The image of the simulated charger, what is asked for, the reading and the
-metrics all follow from the rows. Nothing here is taken from vestel.py.
+The image, what is asked for, the reading and the metrics all follow from the rows. Nothing is
+taken from vestel.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def packed(value: str, count: int) -> list[int]:
 
 
 def u32(value: int) -> list[int]:
-    """Return the two registers of a number, the high word first."""
     return [value >> 16, value & 0xFFFF]
 
 
@@ -217,7 +216,6 @@ Read = Tuple[str, int, int]  # bank, address, count
 
 
 def row(address: int) -> Row:
-    """Return the row of the value that begins there."""
     (found,) = [row for row in REGISTERS if row.address == address]
     return found
 
@@ -268,30 +266,21 @@ def tree(flat: dict[str, Any]) -> dict[str, Any]:
 
 def image() -> Image:
     """Return what the registers of a healthy box hold that charges a car."""
-    held = {(HOLDING, HEARTBEAT): 0}
-    for row in REGISTERS:
-        held.update(zip(row.addresses, row.words))
-    return held
+    rows = [held for row in REGISTERS for held in zip(row.addresses, row.words)]
+    return {(HOLDING, HEARTBEAT): 0, **dict(rows)}
 
 
-DOCUMENTED = {*image()}
 # These registers lie inside of the ranges and mean nothing: they answer 0, or exception 2.
 GAPS = {
-    (bank, address)
-    for bank, first, count in reads(RANGES)
-    for address in range(first, first + count)
-    if (bank, address) not in DOCUMENTED
-}
+    (rows[0].bank, address) for rows in RANGES for address in range(rows[0].address, rows[-1].last)
+} - {*image()}
 KEYS = {key: value for row in ROWS for key, value in row.keys.items()}
 # The reading without the timestamp, and its details.
 READING = tree({key: KEYS[key] for row in CORE_ROWS for key in row.keys})
 DETAILS: Any = tree({key: KEYS[key] for row in DETAIL_ROWS for key in row.keys})["details"]
 # The sample of each metric (`name`, `name/phase` or `name/bit`), with details.
-SAMPLES: dict[str, float] = {
-    "vestel_up": 1,
-    "vestel_info": 1,
-    **{metric: value for row in ROWS for metric, value in row.metrics.items()},
-}
+SAMPLES: dict[str, float] = {"vestel_up": 1, "vestel_info": 1}
+SAMPLES.update(sample for row in ROWS for sample in row.metrics.items())
 INFO_LABELS = {label: DETAILS[label] for label in ("chargepoint_id", "brand", "model", "firmware")}
 
 

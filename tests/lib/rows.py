@@ -9,23 +9,12 @@ import re
 from typing import Any, Callable
 from unittest import mock
 
+import registers
 from charger import SimulatedCharger
 from clock import Clock
 from program import call_main
 from readings import NOW, flat, samples
-from registers import (
-    HUMAN,
-    HUMAN_DETAILS,
-    KEYS,
-    RANGES,
-    REGISTERS,
-    SAMPLES,
-    Read,
-    Row,
-    image,
-    lost_with,
-)
-from registers import read as request
+from registers import KEYS, RANGES, REGISTERS, SAMPLES, Read, image, lost_with, read
 
 import vestel
 
@@ -52,35 +41,29 @@ def _registers(request: Read) -> set[tuple[str, int]]:
 def asked_for() -> dict[Read, list[str]]:
     """Return the values that vestel.py asks for, in order, and the keys that are made of each."""
     asked = {request: _registers(request) for request in _asked()}
-    values = {
-        request: registers
-        for request, registers in asked.items()
-        if not any(registers > others for others in asked.values())
-    }
-    words = {register: 1 for registers in values.values() for register in registers}
+    single = [one for one in asked if not any(asked[one] > other for other in asked.values())]
+    words = {register: 1 for one in single for register in asked[one]}
     for row in REGISTERS:
         if None not in row.keys.values():
             words.update(zip(row.addresses, row.words))
     whole = flat(vestel.decode(words, NOW, True)[0])
 
-    def keys(registers: set[tuple[str, int]]) -> list[str]:
-        rest = {register: word for register, word in words.items() if register not in registers}
+    def keys(own: set[tuple[str, int]]) -> list[str]:
+        rest = {register: word for register, word in words.items() if register not in own}
         found = flat(vestel.decode(rest, NOW, True)[0])
         return [key for key in whole if found[key] != whole[key]]
 
-    return {request: keys(registers) for request, registers in values.items()}
+    return {one: keys(asked[one]) for one in single}
 
 
 def name(registers: Read, keys: list[str]) -> str:
     bank, address, count = registers
-    which = f"{address}" if count == 1 else f"{address}-{address + count - 1}"
-    return (
-        f"{bank} register{'s' * (count > 1)} {which} ({' '.join(keys) or 'no key of the reading'})"
-    )
+    which = f"s {address}-{address + count - 1}" if count > 1 else f" {address}"
+    return f"{bank} register{which} ({' '.join(keys) or 'no key of the reading'})"
 
 
 def compare(
-    program: list[str], listed: list[str], does: str, place: str = "tests/lib/registers.py"
+    program: list[Any], listed: list[Any], does: str, place: str = "tests/lib/registers.py"
 ) -> list[str]:
     """Return what one has and the other lacks, or where their order differs, a line each."""
     more = [one for one in program if one not in listed]
@@ -98,42 +81,28 @@ def _ranges() -> list[Read]:
     return [one for one in asked if not any(asked[one] < others for others in asked.values())]
 
 
-def _keys_with(row: Row) -> list[str]:
-    return [key for key in KEYS if key in lost_with(row)[0]]
-
-
 def _labels(shown: str) -> list[str]:
     return re.findall(r"^==.*==$|^.+?:", shown, re.MULTILINE)
 
 
 def first_that_differs() -> list[str]:
     """Return the lines of the first kind that differs: the others follow from it."""
-    rows = [row for rows in RANGES for row in rows]
+    rows = [(row, lost_with(row)[0]) for rows in RANGES for row in rows]
+    named = [name(read([row]), [key for key in KEYS if key in keys]) for row, keys in rows]
+    metrics = sorted({sample.split("/")[0] for sample in SAMPLES})
+    labels = _labels(registers.HUMAN + registers.HUMAN_DETAILS)
 
     def reading() -> Any:
         return vestel.decode(image(), NOW, True)[0]
 
-    kinds: list[tuple[str, Callable[[], list[str]], list[str]]] = [
-        (
-            "asks for",
-            lambda: [name(*one) for one in asked_for().items()],
-            [name(request([row]), _keys_with(row)) for row in rows],
-        ),
-        (
-            "asks at once for",
-            lambda: [name(one, ["a range"]) for one in _ranges()],
-            [name(request(rows), ["a range"]) for rows in RANGES],
-        ),
+    def printed_metrics() -> list[str]:
+        return sorted({name for name, _, _ in samples(vestel.format_prometheus(reading()))})
+
+    kinds: list[tuple[str, Callable[[], list[Any]], list[Any]]] = [
+        ("asks for", lambda: [name(*one) for one in asked_for().items()], named),
+        ("asks at once for", _ranges, [read(rows) for rows in RANGES]),
         ("makes the key", lambda: [*flat(reading())][1:], [*KEYS]),
-        (
-            "prints the metric",
-            lambda: sorted({name for name, _, _ in samples(vestel.format_prometheus(reading()))}),
-            sorted({sample.split("/")[0] for sample in SAMPLES}),
-        ),
-        (
-            "shows the row",
-            lambda: _labels(vestel.format_human(reading())),
-            _labels(HUMAN + HUMAN_DETAILS),
-        ),
+        ("prints the metric", printed_metrics, metrics),
+        ("shows the row", lambda: _labels(vestel.format_human(reading())), labels),
     ]
     return next(filter(None, (compare(made(), typed, does) for does, made, typed in kinds)), [])

@@ -17,11 +17,8 @@ LONGEST = 3600.0  # s: no poll takes that long
 PATIENCE = 100.0  # s, within which something happens, such as that a reading is tried
 FIRST_READ = 100  # the register with which each reading begins
 
-VALUES = {
-    DYNAMIC: vestel.DYNAMIC_CURRENT,
-    FAILSAFE: vestel.FAILSAFE_CURRENT,
-    TIMEOUT: vestel.FAILSAFE_TIMEOUT,
-}
+SETTABLE = vestel.DYNAMIC_CURRENT, vestel.FAILSAFE_CURRENT, vestel.FAILSAFE_TIMEOUT
+VALUES = dict(zip((DYNAMIC, FAILSAFE, TIMEOUT), SETTABLE))
 
 MakeWorld = Callable[..., "World"]  # the fixture `world`
 
@@ -47,20 +44,17 @@ class World:
         log.write = lambda line: self.logged.append((self.clock.now, line))
         self.poller = vestel.Poller(self.connected, wanted, details, every, hold_file, log)
         self._moments = self.poller.run()
-        self.due = self._ended = clock.now
-        self._hasty = 0
+        self.due = clock.now
 
     @property
     def lines(self) -> list[str]:
         return [line for _, line in self.logged]
 
     def lines_with(self, *texts: str) -> list[str]:
-        """Return the lines that have all these texts."""
         return [line for line in self.lines if all(text in line for text in texts)]
 
     @property
     def began(self) -> list[float]:
-        """When the readings began."""
         return self.charger.times_of(FIRST_READ)
 
     def asked(self) -> list[tuple[int, int]]:
@@ -93,9 +87,8 @@ class World:
             self.due = next(self._moments)
             self.clock.latest = math.inf
             self.polls.append((begun, self.clock.now))
-            self._hasty = self._hasty + 1 if self._ended == begun == self.clock.now else 0
-            self._ended = self.clock.now
-            assert self._hasty < HASTE, "the poller lets no time pass"
+            is_hasty = len(self.polls) >= HASTE and self.polls[-HASTE][0] == self.clock.now
+            assert not is_hasty, "the poller lets no time pass"
 
     def read(self, times: int = 1) -> None:
         """Go on until so many readings were made, or have failed."""
@@ -111,7 +104,6 @@ class World:
             self.poll()
 
     def play(self, seconds: float) -> None:
-        """Let so many seconds pass."""
         until = self.clock.now + seconds
         while max(self.due, self.clock.now) < until:
             self.poll()

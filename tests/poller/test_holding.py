@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
-from charger import BUSY, RESET, SILENCE, Outcome
+from charger import BUSY, RESET, SILENCE, Outcome, Request
 from clock import gaps
 from registers import (
     CABLE,
@@ -25,14 +27,13 @@ from registers import (
 from world import MakeWorld, World
 
 ALL = {TIMEOUT: 60, DYNAMIC: 12, FAILSAFE: 9}
-# So long after a try begins the next one, where a reading comes each second. One that fails takes
-# 3 s, for which the value is read back.
-WAITS = [1, 2, 4, 8, 16, 32, 60, 60]
-FAILED_WAITS = [4, 5, 7, 11, 19, 35, 63, 63]
+# So long after a try begins the next one, where a reading comes each second: 1, 2, 4 ... 60 s after
+# it has ended. It takes 3 s, for which the value is read back.
+WAITS = [4, 5, 7, 11, 19, 35, 63, 63]
 
 
-def held(world: World, *addresses: int) -> list[int]:
-    return [world.charger[address] for address in addresses or (DYNAMIC,)]
+def all_held(world: World) -> list[int]:
+    return [world.charger[address] for address in (TIMEOUT, DYNAMIC, FAILSAFE)]
 
 
 def tries(world: World, address: int = DYNAMIC) -> list[float]:
@@ -40,14 +41,34 @@ def tries(world: World, address: int = DYNAMIC) -> list[float]:
     return world.charger.times_of(address, write=True)
 
 
-def waited_long(world: World) -> Callable[[], object]:
-    """Refuse the dynamic current until the next try is 60 s away; return what ends that."""
-    end = world.charger.fault(4, DYNAMIC, write=True)
-    world.charger.set(DYNAMIC, 7)
-    world.until(lambda: len(tries(world)) > 8, 300)
-    world.charger.requests.clear()
-    world.logged.clear()
-    return end
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Give the file of --hold: 12 A."""
+    file = tmp_path / "amps"
+    file.write_text("12\n")
+    return file
+
+
+@pytest.fixture
+def filed(world: MakeWorld, file: Path) -> World:
+    """Give a world that holds 12 A by the file."""
+    filed = world(hold_file=str(file))
+    filed.play(12)
+    assert filed.lines == ["Dynamic current: 16 A -> 12 A"]
+    filed.logged.clear()
+    return filed
+
+
+@pytest.fixture
+def waiting(world: MakeWorld, file: Path) -> World:
+    """Give a world with a reading each second, where 12 A was just refused for 60 s."""
+    waiting = world(hold_file=str(file), every=1, delay=0.0)
+    waiting.charger.fault(4, DYNAMIC, write=True)
+    waiting.charger.set(DYNAMIC, 7)
+    waiting.until(lambda: len(tries(waiting)) > 8, 300)
+    waiting.charger.requests.clear()
+    waiting.logged.clear()
+    return waiting
 
 
 # --- What is set, and in which order ---
@@ -59,7 +80,7 @@ def test_values_are_held_from_the_first_connection_on(world: MakeWorld) -> None:
     asked = holding.asked()
     assert asked[0] == (HEARTBEAT, 1)
     assert asked[-6:] == [(2002, 60), (2002, 1), (5004, 12), (5004, 1), (2000, 9), (2000, 1)]
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
+    assert all_held(holding) == [60, 12, 9]
     assert holding.lines == [
         "Failsafe timeout: 21 s -> 60 s",
         "Dynamic current: 16 A -> 12 A",
@@ -113,15 +134,6 @@ def test_changed_value_is_set_with_the_next_reading(
     assert holding.charger.connections == 1
 
 
-def test_values_are_set_again_after_a_restart(world: MakeWorld) -> None:
-    holding = world(ALL)
-    holding.play(12)
-    holding.charger.restart(250)  # comes back at the failsafe current
-    holding.play(330)
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
-    assert holding.lines_with("->")[3:] == ["Dynamic current: 9 A -> 12 A"]
-
-
 def test_late_charger_is_waited_for(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 12}, lag={DYNAMIC: 2.5})
     holding.read()
@@ -131,7 +143,33 @@ def test_late_charger_is_waited_for(world: MakeWorld) -> None:
     assert len(tries(holding)) == 1
 
 
-# --- What keeps a value from being set ---
+@pytest.mark.parametrize("executed", [False, True], ids=["lost", "carried out"])
+@pytest.mark.parametrize("outcome", [SILENCE, RESET])
+def test_write_twice_without_a_reply_is_settled_by_reading(
+    world: MakeWorld, outcome: str, executed: bool
+) -> None:
+    holding = world(ALL)
+    holding.charger.fault(outcome, DYNAMIC, write=True, times=2, executed=executed)
+    holding.read()
+    assert all_held(holding) == [60, 12 if executed else 16, 9]
+    assert bool(holding.lines_with("WARNING: failed holding current: ")) == (not executed)
+    holding.play(12)
+    assert holding.charger[DYNAMIC] == 12
+    assert holding.snapshot.failed == 0
+
+
+def test_write_and_read_back_without_a_reply_are_a_loss(world: MakeWorld) -> None:
+    holding = world(ALL)
+    holding.charger.fault(SILENCE, DYNAMIC, skip=1, times=4)  # the reading before it is answered
+    holding.read()
+    assert holding.reading is None
+    assert tries(holding, FAILSAFE) == [], "the attempt has ended"
+    holding.play(30)
+    assert all_held(holding) == [60, 12, 9]
+    assert holding.snapshot.failed == 1
+
+
+# --- What keeps a value from being set, and when it is tried again ---
 
 
 @pytest.mark.parametrize("outcome", [2, 4, BUSY, SILENCE, RESET])
@@ -150,103 +188,86 @@ def test_value_that_cannot_be_read_is_not_set(
     (line,) = holding.lines_with(f"failed holding {noun}: Cannot read holding register {address}:")
     end()
     holding.play(6)
-    assert held(holding, address) == [12]
+    assert holding.charger[address] == 12
     assert line.replace("WARNING: ", "WARNING: over: ") in holding.lines
 
 
-def maximum_is_11(world: World) -> None:
-    world.charger.set(EVSE_MAX, 11, bank=INPUT)
+LIMITS = "12 A is out of range: this charger takes 0 (pauses charging) or 6 to 11 A"
+IGNORED = "12 A was acknowledged, and the charger shows 16 A (it was 16 A)"
 
 
-def write_refused(world: World) -> None:
-    world.charger.fault(4, DYNAMIC, write=True)
-
-
-def write_unsupported(world: World) -> None:
-    world.charger.fault(2, DYNAMIC, write=True)
-
-
-def write_ignored(world: World) -> None:
-    world.charger.keeps[DYNAMIC] = 16
-
-
-def no_vehicle(world: World) -> None:
-    world.charger.without_vehicle = "ignores"
-    world.charger.unplug()
+def refuse(code: int) -> Callable[[Any], object]:
+    return lambda charger: charger.fault(code, DYNAMIC, write=True)
 
 
 @pytest.mark.parametrize(
-    ("keep", "text"),
+    ("keep", "text", "waits"),
     [
-        (
-            maximum_is_11,
-            "12 A is out of range: this charger takes 0 (pauses charging) or 6 to 11 A",
-        ),
-        (write_refused, "12 A was refused: exception 4 (device failure), and the charger shows 16"),
-        (write_unsupported, "12 A was refused: exception 2 (illegal data address)"),
-        (write_ignored, "12 A was acknowledged, and the charger shows 16 A (it was 16 A)"),
-        (no_vehicle, "12 A was acknowledged, and the charger shows 16 A (it was 16 A)"),
+        (lambda charger: charger.set(EVSE_MAX, 11, bank=INPUT), LIMITS, []),
+        (refuse(4), "was refused: exception 4 (device failure), and the charger shows", WAITS),
+        (refuse(2), "was refused: exception 2 (illegal data address)", WAITS),
+        (lambda charger: charger.keeps.update({DYNAMIC: 16}), IGNORED, WAITS),
     ],
-    ids=["limits", "refused", "unsupported", "ignored", "no vehicle"],
+    ids=["limits", "refused", "unsupported", "ignored"],
 )
-def test_whatever_keeps_a_value_back_is_a_warning(
-    world: MakeWorld, keep: Callable[[World], None], text: str
+def test_value_kept_back_is_a_warning_and_tried_1_to_60_s_apart(
+    world: MakeWorld, keep: Callable[[Any], object], text: str, waits: list[float]
 ) -> None:
     """It never ends the program, and does not keep others from being set."""
-    holding = world(ALL)
-    keep(holding)
-    holding.play(600)
-    assert held(holding) == [16]
-    assert len(holding.lines_with("WARNING: failed holding current: ", text)) == 1
-    assert not holding.lines_with("over: ")
-    assert holding.snapshot.fatal is None
-    assert held(holding, TIMEOUT, FAILSAFE) == [60, 9]
+    holding = world(ALL, every=1, delay=0.0)
+    keep(holding.charger)
+    holding.play(220)
+    assert gaps(tries(holding)) == waits
+    assert all_held(holding) == [60, 16, 9]
     (warning,) = holding.snapshot.warnings
     assert warning.startswith("failed holding current: ")
     assert text in warning
+    assert holding.lines_with("WARNING: ") == [f"WARNING: {warning}"]
+    assert holding.snapshot.fatal is None
 
 
-@pytest.mark.parametrize("outcome", [4, BUSY, 10, SILENCE, RESET, None])
+def limits_are_unknown(world: World, outcome: Outcome | None) -> Callable[[], None]:
+    """Begin it, and return what ends it. None: both read 0, as a wrong base makes them."""
+
+    def limits(low: int, high: int) -> None:
+        world.charger.set(EVSE_MIN, low, bank=INPUT)
+        world.charger.set(EVSE_MAX, high, bank=INPUT)
+
+    if outcome is not None:
+        return world.charger.fault(outcome, 1100)
+    limits(0, 0)
+    return lambda: limits(6, 32)
+
+
+unknown = pytest.mark.parametrize("outcome", [4, BUSY, 10, SILENCE, RESET, None])
+
+
+@unknown
 def test_nothing_is_written_while_limits_are_unknown(
     world: MakeWorld, outcome: Outcome | None
 ) -> None:
-    """None: both read 0, as a wrong base makes them."""
     holding = world(ALL)
-    end = holding.charger.fault(outcome, 1100) if outcome else lambda: None
-    if outcome is None:
-        holding.charger.set(EVSE_MIN, 0, bank=INPUT)
-        holding.charger.set(EVSE_MAX, 0, bank=INPUT)
+    end = limits_are_unknown(holding, outcome)
     holding.play(100)
     assert holding.charger.settings == []
     assert len(holding.lines_with("WARNING: failed holding ")) == 3
     end()
-    holding.charger.set(EVSE_MIN, 6, bank=INPUT)
-    holding.charger.set(EVSE_MAX, 32, bank=INPUT)
     holding.play(5.1)
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
+    assert all_held(holding) == [60, 12, 9]
     assert len(holding.lines_with("WARNING: over: failed holding ")) == 3
 
 
-def test_value_kept_back_by_limits_is_checked_each_reading(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 20}, delay=0.0)
-    holding.charger.set(EVSE_MAX, 18, bank=INPUT)
-    holding.play(600)
-    assert holding.charger.settings == []
-    holding.charger.set(EVSE_MAX, 20, bank=INPUT)
-    holding.play(5.1)
-    assert held(holding) == [20]
-    assert holding.lines[1] == "Dynamic current: 16 A -> 20 A"
-    assert holding.lines[2].startswith("WARNING: over: failed holding current: ")
-
-
-def test_check_of_limits_is_no_try(world: MakeWorld) -> None:
+def test_limits_are_checked_with_each_reading_which_is_no_try(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 20}, every=1, delay=0.0)
     holding.charger.set(EVSE_MAX, 18, bank=INPUT)
     holding.play(300)
+    assert holding.charger.settings == []
     holding.charger.fault(4, DYNAMIC, write=True)
     holding.charger.set(EVSE_MAX, 20, bank=INPUT)
+    changed_at = holding.clock.now
     holding.play(40)
-    assert gaps(tries(holding)) == FAILED_WAITS[:4], "from the shortest wait on"
+    assert tries(holding)[0] <= changed_at + 1
+    assert gaps(tries(holding)) == WAITS[:4], "from the shortest wait on"
 
 
 def test_warning_ends_where_the_value_shows_by_itself(world: MakeWorld) -> None:
@@ -259,53 +280,26 @@ def test_warning_ends_where_the_value_shows_by_itself(world: MakeWorld) -> None:
     assert holding.lines[1:] == [line.replace("WARNING: ", "WARNING: over: ")]
 
 
-# --- The pace of tries ---
-
-
-def fight(world: World) -> None:
-    world.charger.set(DYNAMIC, 12)
-    world.charger.fight(6, 0.5)
-
-
 @pytest.mark.parametrize(
-    ("keep", "waits"),
-    [
-        (write_refused, FAILED_WAITS),
-        (write_unsupported, FAILED_WAITS),
-        (write_ignored, FAILED_WAITS),
-        (fight, WAITS),
-    ],
-    ids=["refused", "unsupported", "ignored", "does not stay"],
+    ("seconds", "loss", "wait"),
+    [(58, 0, 63), (61, 0, 4), (20, 300, 63)],
+    ids=["58 s", "61 s", "20 s and a loss"],
 )
-def test_tries_follow_after_1_2_4_to_60_s(
-    world: MakeWorld, keep: Callable[[World], None], waits: list[float]
-) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    keep(holding)
-    holding.play(220)
-    assert gaps(tries(holding)) == waits
-
-
-def test_next_try_comes_with_the_first_reading_after_it_is_due(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, delay=0.0)
-    write_refused(holding)
-    holding.play(300)
-    assert gaps(tries(holding)) == [5, 5, 10, 15, 20, 35, 65, 65, 65]
-
-
-@pytest.mark.parametrize(("seconds", "following"), [(58, [63]), (61, [4])], ids=["58 s", "61 s"])
 def test_right_for_less_than_a_minute_does_not_start_over(
-    world: MakeWorld, seconds: float, following: list[float]
+    waiting: World, seconds: float, loss: float, wait: float
 ) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    waited_long(holding)()
-    holding.until(lambda: held(holding) == [12])
-    holding.play(seconds)
-    holding.charger.fault(4, DYNAMIC, write=True)
-    holding.charger.set(DYNAMIC, 7)
-    holding.charger.requests.clear()
-    holding.play(130)
-    assert gaps(tries(holding))[:1] == following
+    charger = waiting.charger
+    charger.faults.clear()
+    waiting.until(lambda: charger[DYNAMIC] == 12)
+    waiting.play(seconds)
+    if loss:
+        charger.restart(loss, then=lambda: charger.set(DYNAMIC, 12))
+        waiting.play(loss + 30)
+    charger.fault(4, DYNAMIC, write=True)
+    charger.set(DYNAMIC, 7)
+    charger.requests.clear()
+    waiting.play(130)
+    assert gaps(tries(waiting))[0] == wait
 
 
 @pytest.mark.parametrize("address", [DYNAMIC, FAILSAFE])
@@ -316,93 +310,92 @@ def test_change_of_the_cable_starts_tries_over(world: MakeWorld, state: int, add
     holding.play(220)
     holding.charger.requests.clear()
     holding.charger.set(CABLE, state, bank=INPUT)
-    begin = holding.clock.now
+    changed_at = holding.clock.now
     holding.play(40)
-    assert tries(holding, address)[0] <= begin + 1
-    assert gaps(tries(holding, address)) == FAILED_WAITS[:4]
+    assert tries(holding, address)[0] <= changed_at + 1
+    assert gaps(tries(holding, address)) == WAITS[:4]
 
 
 @pytest.mark.parametrize("outcome", [4, SILENCE])
 def test_cable_that_is_not_read_for_a_while_starts_nothing_over(
-    world: MakeWorld, outcome: Outcome
+    waiting: World, outcome: Outcome
 ) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    waited_long(holding)
-    holding.charger.fault(outcome, 1000, times=2)
-    holding.play(50)
-    assert tries(holding) == []
+    waiting.charger.fault(outcome, 1000, times=2)
+    waiting.play(50)
+    assert tries(waiting) == []
 
 
-def test_new_wanted_value_is_tried_at_once(world: MakeWorld, tmp_path: Path) -> None:
-    file = tmp_path / "amps"
-    file.write_text("12")
-    holding = world(every=1, hold_file=str(file), delay=0.0)
-    waited_long(holding)
-    file.write_text("13")
-    begin = holding.clock.now
-    holding.play(40)
-    assert tries(holding)[0] <= begin + 1
-    assert gaps(tries(holding)) == FAILED_WAITS[:4]
+def test_time_in_which_it_is_not_read_counts(waiting: World) -> None:
+    end = waiting.charger.fault(4, DYNAMIC, write=False)
+    waiting.play(70)
+    assert tries(waiting) == []
+    end()
+    waiting.play(1.1)
+    assert len(tries(waiting)) == 1
 
 
-# --- Losses and tries ---
-
-
-def test_loss_starts_nothing_over_and_its_time_does_not_count(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    waited_long(holding)
-    begin = holding.clock.now  # of a wait of 60 s
-    holding.play(10)
-    holding.charger.restart(300)
-    holding.until(lambda: tries(holding), 500)
-    lost_at, back_at = (at for at, line in holding.logged if "no reading" in line or "is b" in line)
+def test_loss_starts_nothing_over_and_its_time_does_not_count(waiting: World) -> None:
+    begin = waiting.clock.now  # of a wait of 60 s
+    waiting.play(10)
+    waiting.charger.restart(300)
+    waiting.until(lambda: tries(waiting), 500)
+    lost_at, back_at = (at for at, line in waiting.logged if "no reading" in line or "is b" in line)
     assert back_at - lost_at > 300
-    assert tries(holding)[0] - begin - (back_at - lost_at) == pytest.approx(60, abs=1.1)
+    assert tries(waiting)[0] - begin - (back_at - lost_at) == pytest.approx(60, abs=1.1)
 
 
-def test_time_of_a_loss_is_no_time_of_being_right(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 12}, every=1, delay=0.0)
-    waited_long(holding)()
-    holding.until(lambda: held(holding) == [12])
-    holding.play(20)
-    holding.charger.restart(300, then=lambda: holding.charger.set(DYNAMIC, 12))
-    holding.play(330)
-    assert holding.reading is not None
-    holding.charger.fault(4, DYNAMIC, write=True)
-    holding.charger.set(DYNAMIC, 7)
-    holding.charger.requests.clear()
-    holding.play(130)
-    assert gaps(tries(holding))[:1] == [63], "it was right for some 20 s"
+@pytest.mark.parametrize("how", ["ignores", "refuses"])
+@pytest.mark.parametrize("state", [NO_CABLE, NO_VEHICLE])
+def test_service_starts_without_a_vehicle(world: MakeWorld, how: str, state: int) -> None:
+    holding = world({DYNAMIC: 12, FAILSAFE: 9}, without_vehicle=how)
+    holding.charger.unplug(state)
+    holding.play(600)
+    assert all_held(holding) == [21, 16, 9]
+    (line,) = holding.lines_with("WARNING: failed holding current: dynamic current: ")
+    assert len(holding.lines) == 2
+    holding.charger.set(CABLE, LOCKED, bank=INPUT)
+    holding.read(2)
+    over = line.replace("WARNING: ", "WARNING: over: ")
+    assert holding.lines[2:] == ["Dynamic current: 16 A -> 12 A", over], "at once"
+
+
+def test_pause_that_becomes_6_is_set_when_a_vehicle_comes(world: MakeWorld) -> None:
+    holding = world({DYNAMIC: 0}, without_vehicle="makes 6 of 0")
+    holding.charger.unplug()
+    holding.play(600)
+    assert holding.reading["settings"]["dynamic_current_a"] == 6
+    (line,) = holding.lines
+    why = "0 A was acknowledged, and the charger shows 6 A (it was 16 A); 0 pauses charging, and"
+    assert line.startswith(f"WARNING: failed holding current: dynamic current: {why}")
+    assert 12 < len(tries(holding)) < 18, "about one a minute"
+    holding.charger.plug_in()
+    holding.read(2)
+    assert holding.lines[1] == "Dynamic current: 6 A -> 0 A"
+    assert holding.lines[2].startswith("WARNING: over: failed holding current: ")
 
 
 # --- A value that does not stay ---
 
 
 @pytest.mark.parametrize(
-    ("address", "name", "unit"),
-    [
-        (DYNAMIC, "dynamic current", "A"),
-        (FAILSAFE, "failsafe current", "A"),
-        (TIMEOUT, "failsafe timeout", "s"),
-    ],
-    ids=["dynamic", "failsafe", "timeout"],
+    ("address", "name"),
+    [(DYNAMIC, "dynamic current"), (FAILSAFE, "failsafe current"), (TIMEOUT, "failsafe timeout")],
 )
 def test_fight_is_a_warning_above_5_s_and_its_lines_stop(
-    world: MakeWorld, address: int, name: str, unit: str
+    world: MakeWorld, address: int, name: str
 ) -> None:
+    unit = "s" if address == TIMEOUT else "A"
     holding = world({address: 12}, delay=0.0)
     end = holding.charger.fight(8, 2, address)
     holding.play(600)
     text = f"the {name} does not stay at 12 {unit}: another master may set it, too"
-    assert holding.lines[1:] == [
-        f"{name.capitalize()}: 8 {unit} -> 12 {unit}",  # 2 s are waited after it
-        f"{name.capitalize()}: 8 {unit} -> 12 {unit}",  # 4 s, and 8 s after the next one
-        f"WARNING: {text}",
-    ]
+    line = f"{name.capitalize()}: 8 {unit} -> 12 {unit}"
+    # 2 s are waited after the first line; 4 s after the second one, and then 8 s
+    assert holding.lines[1:] == [line, line, f"WARNING: {text}"]
     assert 14 <= len(tries(holding, address)) <= 15, "about one a minute at last"
     assert holding.snapshot.warnings == (text,)
     end()
-    holding.until(lambda: held(holding, address) == [12])
+    holding.until(lambda: holding.charger[address] == 12)
     right_at = holding.clock.now
     holding.until(lambda: not holding.snapshot.warnings)
     assert holding.clock.now == right_at + 60, "until it has been right for a minute"
@@ -413,90 +406,231 @@ def test_change_now_and_then_is_no_fight(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 12})
     holding.charger.fight(6, 70)
     holding.play(720)
-    assert holding.lines == ["Dynamic current: 16 A -> 12 A"] + 10 * [
-        "Dynamic current: 6 A -> 12 A"
-    ]
+    assert holding.lines[1:] == 10 * ["Dynamic current: 6 A -> 12 A"]
 
 
 def test_refusal_after_a_change_is_no_fight(world: MakeWorld) -> None:
     """A charger that has restarted, and takes no write for a while."""
     holding = world({DYNAMIC: 12})
-    holding.play(70)
+    holding.play(60)
     holding.charger.set(DYNAMIC, 6)
     end = holding.charger.fault(4, DYNAMIC, write=True)
     holding.play(20)
     end()
     holding.play(30)
     refused = "failed holding current: dynamic current: 12 A was refused"
-    assert [line.split(": exception")[0] for line in holding.lines] == [
-        "Dynamic current: 16 A -> 12 A",
+    assert [line.split(": exception")[0] for line in holding.lines[1:]] == [
         f"WARNING: {refused}",
         "Dynamic current: 6 A -> 12 A",
         f"WARNING: over: {refused}",
     ]
 
 
-# --- Vehicles ---
+# --- The file of --hold ---
 
 
-@pytest.mark.parametrize("how", ["ignores", "refuses"])
-@pytest.mark.parametrize("state", [NO_CABLE, NO_VEHICLE])
-def test_service_starts_without_a_vehicle(world: MakeWorld, how: str, state: int) -> None:
-    holding = world({DYNAMIC: 12, FAILSAFE: 9}, without_vehicle=how)
-    holding.charger.unplug(state)
-    holding.play(600)
-    assert held(holding, DYNAMIC, FAILSAFE) == [16, 9]
-    (line,) = holding.lines_with("WARNING: failed holding current: dynamic current: ")
-    assert len(holding.lines) == 2
-    holding.charger.set(CABLE, LOCKED, bank=INPUT)
-    holding.read(2)
-    assert held(holding) == [12], "at once when the state of the cable changes"
-    assert holding.lines[2:] == [
-        "Dynamic current: 16 A -> 12 A",
-        line.replace("WARNING: ", "WARNING: over: "),
-    ]
+def test_number_is_held_from_the_next_reading_on(filed: World, file: Path) -> None:
+    for amps in (7, 16, 0, 32, 8):
+        file.write_text(f" {amps}\n")
+        filed.read()
+        assert filed.charger[DYNAMIC] == filed.reading["settings"]["dynamic_current_a"] == amps
+    assert filed.charger.settings == [(DYNAMIC, amps) for amps in (12, 7, 16, 0, 32, 8)]
+    assert filed.charger.connections == 1
+    assert not filed.lines_with("WARNING")
 
 
-def test_pause_that_becomes_6_is_set_when_a_vehicle_comes(world: MakeWorld) -> None:
-    holding = world({DYNAMIC: 0}, without_vehicle="makes 6 of 0")
-    holding.charger.unplug()
-    holding.play(600)
-    assert held(holding) == [6]
-    (line,) = holding.lines
-    why = "0 A was acknowledged, and the charger shows 6 A (it was 16 A); 0 pauses charging, and"
-    assert line.startswith(f"WARNING: failed holding current: dynamic current: {why}")
-    assert 12 < len(tries(holding)) < 18, "about one a minute"
-    holding.charger.plug_in()
-    holding.read(2)
-    assert held(holding) == [0]
-    assert holding.lines[1] == "Dynamic current: 6 A -> 0 A"
-    assert holding.lines[2].startswith("WARNING: over: failed holding current: ")
+def test_file_is_looked_at_before_the_charger_is_asked(filed: World, file: Path) -> None:
+    def write(_: Request) -> None:
+        file.write_text("7")
+
+    filed.charger.fault(write, 100)
+    filed.read()
+    assert filed.charger[DYNAMIC] == 12
+    filed.read()
+    assert filed.charger[DYNAMIC] == 7
 
 
-# --- Writes without a reply ---
+def test_number_that_changed_during_a_loss_is_held_after_it(filed: World, file: Path) -> None:
+    filed.charger.restart(250)
+    filed.play(100)
+    file.write_text("7")
+    filed.play(230)
+    assert filed.lines_with("->") == ["Dynamic current: 10 A -> 7 A"]
 
 
-@pytest.mark.parametrize("executed", [False, True], ids=["lost", "carried out"])
-@pytest.mark.parametrize("outcome", [SILENCE, RESET])
-def test_write_twice_without_a_reply_is_settled_by_reading(
-    world: MakeWorld, outcome: str, executed: bool
+def test_new_number_is_tried_at_once(waiting: World, file: Path) -> None:
+    file.write_text("13")
+    changed_at = waiting.clock.now
+    waiting.play(40)
+    assert tries(waiting)[0] <= changed_at + 1
+    assert gaps(tries(waiting)) == WAITS[:4]
+
+
+def test_same_number_written_again_is_nothing_new(waiting: World, file: Path) -> None:
+    for _ in range(10):
+        file.write_text(" 12\n")
+        waiting.play(5)
+    assert tries(waiting) == []
+
+
+@pytest.mark.parametrize("content", ["", " ", "\r\n\t\n"], ids=repr)
+def test_blank_file_changes_nothing(filed: World, file: Path, content: str) -> None:
+    file.write_text(content)
+    filed.play(30)
+    filed.charger.set(DYNAMIC, 6)
+    filed.play(10)
+    assert filed.lines == ["Dynamic current: 6 A -> 12 A"]
+
+
+def test_blank_file_at_the_start_holds_nothing(world: MakeWorld, file: Path) -> None:
+    file.write_text("\n")
+    holding = world(hold_file=str(file))
+    holding.play(60)
+    assert (holding.charger.settings, holding.lines) == ([], [])
+    file.write_text("12")
+    holding.play(5)
+    assert holding.charger[DYNAMIC] == 12
+
+
+def holds(content: bytes) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda file: None, "No such file or directory"),
+        (lambda file: file.symlink_to("nowhere"), "No such file or directory"),
+        (Path.mkdir, "Is a directory"),
+        (holds(b"off\n"), "'off' is not a whole number of amperes"),
+        (holds(b"12 A"), "'12 A' is not a whole number of amperes"),
+        (holds(b"1" * 10_000_000), "1' is not a whole number of amperes"),
+        (holds(b"33"), "dynamic current 33 A is out of range: this"),
+        (holds(b"5"), "dynamic current 5 A is out of range: this"),
+    ],
+    ids=["missing", "dangling link", "directory", "word", "unit", "10 MB", "too high", "too low"],
+)
+def test_bad_file_is_a_warning_and_the_last_value_stays(
+    filed: World, file: Path, spoil: Callable[[Path], object], why: str
 ) -> None:
-    holding = world(ALL)
-    holding.charger.fault(outcome, DYNAMIC, write=True, times=2, executed=executed)
-    holding.read()
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12 if executed else 16, 9]
-    assert bool(holding.lines_with("WARNING: failed holding current: ")) == (not executed)
-    holding.play(12)
-    assert held(holding) == [12]
-    assert holding.snapshot.failed == 0
+    file.unlink()
+    spoil(file)
+    filed.play(60)
+    (text,) = filed.snapshot.warnings
+    assert text.startswith(f"--hold: {file}: ")
+    assert why in text
+    assert filed.lines == [f"WARNING: {text}"]
+    filed.charger.set(DYNAMIC, 6)
+    filed.play(10)
+    new = file.with_name("new")
+    new.write_text("7")
+    if file.is_dir():
+        file.rmdir()
+    new.replace(file)
+    filed.play(5)
+    changes = ["Dynamic current: 6 A -> 12 A", "Dynamic current: 12 A -> 7 A"]
+    assert filed.lines[1:] == [*changes, f"WARNING: over: {text}"]
+    assert filed.snapshot.warnings == ()
+    assert filed.charger.connections == 1
 
 
-def test_write_and_read_back_without_a_reply_are_a_loss(world: MakeWorld) -> None:
-    holding = world(ALL)
-    holding.charger.fault(SILENCE, DYNAMIC, skip=1, times=4)  # the reading before it is answered
-    holding.read()
-    assert holding.reading is None
-    assert tries(holding, FAILSAFE) == [], "the attempt has ended"
-    holding.play(30)
-    assert held(holding, TIMEOUT, DYNAMIC, FAILSAFE) == [60, 12, 9]
-    assert holding.snapshot.failed == 1
+def test_file_without_permission_is_a_warning(
+    filed: World, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The superuser may read all, so the system's answer is played."""
+
+    def refuse(path: Any, *more: Any, **others: Any) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as system:
+        system.setattr("builtins.open", refuse)
+        filed.play(60)
+    assert filed.lines == [f"WARNING: --hold: {file}: Permission denied"]
+
+
+@pytest.mark.needs_os
+def test_fifo_is_a_warning_and_not_waited_for(filed: World, file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+    writers: list[int] = []  # who waits for one all the same is let go after 5 s
+    rescue = threading.Timer(5, lambda: writers.append(os.open(file, os.O_WRONLY)))
+    rescue.start()
+    filed.play(30)
+    rescue.cancel()
+    rescue.join()
+    for writer in writers:
+        os.close(writer)
+    assert not writers
+    assert filed.charger[DYNAMIC] == 12
+    assert filed.lines == [f"WARNING: --hold: {file}: not a regular file"]
+
+
+def test_link_is_followed_where_it_leads_now(world: MakeWorld, file: Path) -> None:
+    link, other = file.with_name("link"), file.with_name("other")
+    other.write_text("7")
+    holding = world(hold_file=str(link))
+    for goal, amps in ((file, 12), (other, 7)):
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(goal)
+        holding.read()
+        assert holding.charger[DYNAMIC] == amps
+
+
+@unknown
+def test_nothing_new_is_held_while_limits_are_unknown(
+    filed: World, file: Path, outcome: Outcome | None
+) -> None:
+    end = limits_are_unknown(filed, outcome)
+    filed.play(20)
+    assert not filed.lines_with("--hold"), "12 A is no news"
+    file.write_text("7")
+    filed.play(60)
+    assert filed.charger[DYNAMIC] == 12
+    assert len(filed.lines_with(f"WARNING: --hold: {file}: ")) == 1
+    end()
+    filed.play(5)
+    assert filed.charger[DYNAMIC] == 7
+    assert len(filed.lines_with(f"WARNING: over: --hold: {file}: ")) == 1
+
+
+@pytest.mark.parametrize("shows", [20, 16], ids=["still shown", "not shown"])
+def test_number_is_checked_against_the_limits_of_each_reading(
+    filed: World, file: Path, shows: int
+) -> None:
+    filed.charger.set(EVSE_MAX, 16, bank=INPUT)
+    file.write_text("20")
+    filed.play(300)
+    assert (filed.charger[DYNAMIC], len(filed.lines)) == (12, 1)
+    filed.charger.set(EVSE_MAX, 20, bank=INPUT)
+    filed.play(5.1)
+    assert filed.charger[DYNAMIC] == 20
+    filed.logged.clear()
+    filed.charger.set(EVSE_MAX, 16, bank=INPUT)
+    filed.charger.set(DYNAMIC, shows)
+    filed.play(60)
+    assert len(filed.lines_with(f"WARNING: --hold: {file}: ", "20 A is out of range")) == 1
+    assert filed.charger[DYNAMIC] == shows
+
+
+def test_file_is_looked_at_while_the_charger_is_lost(world: MakeWorld, file: Path) -> None:
+    file.unlink()
+    holding = world(hold_file=str(file), away="refused")
+    holding.play(60)
+    text = f"--hold: {file}: No such file or directory"
+    assert holding.lines_with("--hold") == [f"WARNING: {text}"]
+    assert text in holding.snapshot.warnings
+    file.write_text("12")
+    holding.play(61)
+    assert holding.lines_with("--hold")[1:] == [f"WARNING: over: {text}"]
+    assert len(holding.snapshot.warnings) == 1, "the loss"
+
+
+@pytest.mark.parametrize("outcome", [RESET, SILENCE], ids=["reset", "silence"])
+def test_write_that_costs_the_connection_leaves_readings(
+    world: MakeWorld, outcome: Outcome
+) -> None:
+    held = world({DYNAMIC: 12}, locks_out=True)
+    held.charger.fault(outcome, DYNAMIC, write=True, executed=False)
+    held.play(1200)
+    assert held.snapshot.readings > 100

@@ -6,12 +6,13 @@ import json
 import math
 import threading
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
 from charger import BUSY, DAY, RESET, SILENCE, Outcome
 from clock import Clock, gaps
-from registers import CLOCK, DYNAMIC, FAILSAFE, FIRMWARE, HEARTBEAT, INPUT, PHASE_SWITCH, TIMEOUT
+from registers import CLOCK, DYNAMIC, FIRMWARE, HEARTBEAT, INPUT, PHASE_SWITCH, TIMEOUT
 from world import MakeWorld, World
 
 import vestel
@@ -19,16 +20,12 @@ import vestel
 BEAT = (HEARTBEAT, 1)
 CORE = [(100, 25), (400, 5), (1000, 38), (1100, 7), (1502, 12), (2000, 3), (5004, 1)]
 TEXTS = [(130, 50), (190, 10), (210, 5), (230, 50)]
-CLOCK_RANGE, SWITCH = (290, 6), (405, 1)
 DETAILS = [130, 190, 210, FIRMWARE, CLOCK, PHASE_SWITCH]
 
 
 def stamp(world: World) -> float:
     """Return when the reading was made, as it says itself (s, the computer's clock)."""
     return datetime.fromisoformat(world.reading["timestamp"]).timestamp()
-
-
-# --- When ---
 
 
 @pytest.mark.parametrize(
@@ -82,51 +79,38 @@ def test_clock_of_computer_that_jumps_changes_timestamps_only(
     assert polling.lines == ["Dynamic current: 16 A -> 12 A"]
 
 
-# --- What is asked for ---
-
-
-def test_poll_reads_core_and_clock_on_one_connection(world: MakeWorld) -> None:
-    polling = world(delay=0.0)
+@pytest.mark.parametrize(
+    ("details", "once", "each_time"),
+    [(False, [], [(290, 6)]), (True, TEXTS, [(290, 6), (405, 1)])],
+    ids=["core", "details"],
+)
+def test_details_come_after_the_core_and_texts_once(
+    world: MakeWorld, details: bool, once: list[Any], each_time: list[Any]
+) -> None:
+    """The clock is read without --details, too."""
+    polling = world(details=details, delay=0.0)
     polling.play(1)
-    assert polling.asked() == [BEAT, *CORE, CLOCK_RANGE]
+    assert polling.asked() == [BEAT, *CORE, *once, *each_time]
     for _ in range(50):
         polling.play(5)
-        assert [what for what in polling.asked() if what != BEAT] == [*CORE, CLOCK_RANGE]
-    assert (polling.charger.connections, polling.lines) == (1, [])
-
-
-def test_details_come_after_the_core_and_texts_once(world: MakeWorld) -> None:
-    polling = world(details=True, delay=0.0)
-    polling.play(1)
-    assert polling.asked() == [BEAT, *CORE, *TEXTS, CLOCK_RANGE, SWITCH]
-    for _ in range(50):
-        polling.play(5)
-        assert [what for what in polling.asked() if what != BEAT] == [*CORE, CLOCK_RANGE, SWITCH]
+        assert [what for what in polling.asked() if what != BEAT] == [*CORE, *each_time]
     assert (polling.charger.connections, polling.lines) == (1, [])
 
 
 def test_texts_are_read_again_after_a_loss_and_only_then(world: MakeWorld) -> None:
     polling = world(details=True)
-    for _ in range(3):
+    for version in ("v1", "v2", "v3"):
         polling.play(60)
         polling.charger.cut()  # no loss
         polling.play(60)
-        polling.charger.restart(20)
+        polling.charger.restart(20, then=partial(polling.charger.set_firmware, version))
     polling.play(60)
+    assert polling.reading["details"]["firmware"] == "v3"
     assert polling.snapshot.failed > 3
     for address, _ in TEXTS:
         assert len(polling.charger.times_of(address)) == 4
     for address in (CLOCK, PHASE_SWITCH):
         assert len(polling.charger.times_of(address)) == polling.snapshot.readings
-
-
-def test_restart_with_other_firmware_shows_the_new_one(world: MakeWorld) -> None:
-    polling = world(details=True)
-    polling.play(100)
-    assert polling.reading["details"]["firmware"] == "v3.187.0-1.8.156.0"
-    polling.charger.restart(250, then=lambda: polling.charger.set_firmware("v3.200.0"))
-    polling.play(330)
-    assert polling.reading["details"]["firmware"] == "v3.200.0"
 
 
 def test_clock_and_phase_switch_are_those_of_the_reading(world: MakeWorld) -> None:
@@ -138,10 +122,7 @@ def test_clock_and_phase_switch_are_those_of_the_reading(world: MakeWorld) -> No
     assert polling.reading["details"]["clock"] == "2026-11-20T02:47:00"
 
 
-# --- Details that fail ---
-
 WAITS = [60, 120, 240, 480, 960, 1920, 3600]
-FAILURES: list[Outcome] = [1, 2, 3, 4, BUSY, SILENCE, RESET]
 
 
 def tries(world: World, address: int) -> list[float]:
@@ -150,16 +131,23 @@ def tries(world: World, address: int) -> list[float]:
     return [at for at, gap in zip(times, [math.inf, *gaps(times)]) if gap > 10]
 
 
-@pytest.mark.parametrize("outcome", FAILURES)
+@pytest.mark.parametrize("outcome", [1, 2, 3, 4, BUSY, SILENCE, RESET])
 def test_failing_detail_is_asked_for_after_60_s_then_120_s(
     world: MakeWorld, outcome: Outcome
 ) -> None:
     failing = world(details=True)
     failing.charger.fault(outcome, FIRMWARE)
     failing.play(950)
-    assert gaps(tries(failing, FIRMWARE)) == pytest.approx([60, 120, 240, 480], abs=5.1)
+    assert gaps(tries(failing, FIRMWARE)) == pytest.approx(WAITS[:4], abs=5.1)
     assert failing.snapshot.failed == 0
     assert failing.snapshot.readings > 185
+
+
+def test_clock_that_fails_is_no_warning_without_details(world: MakeWorld) -> None:
+    failing = world()
+    failing.charger.fault(4, CLOCK)
+    failing.play(600)
+    assert failing.lines == []
 
 
 def test_each_detail_that_fails_is_asked_for_each_hour_at_last(world: MakeWorld) -> None:
@@ -216,16 +204,6 @@ def test_details_over_which_it_was_lost_are_read_after_it(world: MakeWorld) -> N
     assert len(gone.lines_with("over: Cannot read")) == len(gone.lines_with("WARNING: Cannot read"))
 
 
-def test_clock_that_fails_is_no_warning_without_details(world: MakeWorld) -> None:
-    failing = world()
-    failing.charger.fault(4, CLOCK)
-    failing.play(600)
-    assert failing.lines == []
-
-
-# --- What is served ---
-
-
 @pytest.mark.parametrize("applies_late", [False, True])
 def test_nothing_in_a_reading_is_older_than_its_timestamp(
     world: MakeWorld, applies_late: bool
@@ -242,13 +220,6 @@ def test_nothing_in_a_reading_is_older_than_its_timestamp(
         assert begin <= slow.reading["session"]["duration_s"] / 10 + 0.1 <= end
 
 
-def test_settings_in_a_reading_are_what_was_read_back(world: MakeWorld) -> None:
-    held = world({DYNAMIC: 12, FAILSAFE: 9, TIMEOUT: 60}, keeps={FAILSAFE: 8})
-    held.read()
-    settings = {"dynamic_current_a": 12, "failsafe_current_a": 8, "failsafe_timeout_s": 60}
-    assert held.reading["settings"] == settings
-
-
 def test_measured_value_that_is_not_read_any_more_is_null(world: MakeWorld) -> None:
     failing = world(details=True)
     failing.play(20)
@@ -261,56 +232,42 @@ def test_measured_value_that_is_not_read_any_more_is_null(world: MakeWorld) -> N
     assert (reading["details"]["clock"], reading["details"]["phase_switch"]) == (None, None)
 
 
-# --- What --watch prints of it ---
-
-
 @pytest.mark.parametrize(
-    ("every", "made_at", "expected"),
+    ("every", "made_at", "printed"),
     [
-        (10, [0, 5, 10, 15, 20, 25, 30], [0, 10, 20, 30]),
         (7, [0, 5, 10, 15, 20, 25, 30], [0, 10, 15, 25, 30]),  # due at 7, 14, 21, 28
-        (1, [0, 1, 2, 5, 6], [0, 1, 2, 5, 6]),
         (10, [3, 12.95, 22.85, 27.85, 33.0], [3, 12.95, 27.85, 33.0]),  # 0.05 s and 0.15 s early
-        (10, [0, 100, 105, 110], [0, 100, 110]),  # after a loss, still counted from the first
-        (10, [0, 104, 109, 111], [0, 104, 111]),
+        (10, [0, 104, 109, 111], [0, 104, 111]),  # after a loss, still counted from the first
     ],
-    ids=["multiple", "first after", "each", "early", "after a loss", "due in between"],
+    ids=["first after", "early", "after a loss"],
 )
 def test_watch_prints_the_first_reading_from_each_n_s_on(
-    monkeypatch: pytest.MonkeyPatch, every: float, made_at: list[float], expected: list[float]
+    monkeypatch: pytest.MonkeyPatch, every: float, made_at: list[float], printed: list[float]
 ) -> None:
     """Each is seen twice, and before each the charger is lost."""
-    printed: list[str] = []
-    monkeypatch.setattr(vestel, "write_stdout", printed.append)
+    lines: list[str] = []
+    monkeypatch.setattr(vestel, "write_stdout", lines.append)
     newest = []
     for at in made_at:
         snapshot = vestel.Snapshot(reading={"made": at}, problem="", made_at=at)
         newest += [snapshot._replace(reading=None), snapshot, snapshot]
     vestel.print_readings(iter(newest), "json", every)
-    assert [json.loads(line)["made"] for line in printed] == expected
-
-
-# --- What is kept ---
+    assert [json.loads(line)["made"] for line in lines] == printed
 
 
 def test_counters_count_readings_failures_and_connections(world: MakeWorld) -> None:
     polling = world(delay=0.0)
-    counted = []
 
-    def count(seconds: float) -> None:
+    def counted(seconds: float, away: str = "") -> tuple[int, int, int]:
+        polling.charger.away = away
         polling.play(seconds)
-        snapshot = polling.snapshot
-        counted.append((snapshot.readings, snapshot.failed, snapshot.connections))
+        polling.charger.cut()
+        return polling.snapshot.readings, polling.snapshot.failed, polling.snapshot.connections
 
-    count(12)  # at 0, 5, 10 s
-    polling.charger.cut()
-    count(10)  # at 15, 20 s
-    polling.charger.cut()
-    polling.charger.away = "refused"
-    count(10)  # lost at 22.5 s by a heartbeat; attempts at 23.5, 25.5, 29.5 s
-    polling.charger.away = ""
-    count(10)  # at 37.5 s
-    assert counted == [(3, 0, 1), (5, 0, 2), (5, 4, 2), (6, 4, 3)]
+    assert counted(12) == (3, 0, 1)  # at 0, 5, 10 s
+    assert counted(10) == (5, 0, 2)  # at 15, 20 s
+    assert counted(10, "refused") == (5, 4, 2)  # heartbeat at 22.5 s; at 23.5, 25.5, 29.5 s
+    assert counted(10) == (6, 4, 3)  # at 37.5 s
 
 
 def test_history_has_the_power_of_each_reading_of_the_hour(world: MakeWorld) -> None:
@@ -334,11 +291,10 @@ def test_history_has_none_for_a_power_that_is_not_known(world: MakeWorld) -> Non
 
 
 def test_snapshot_is_replaced_and_never_changed(world: MakeWorld) -> None:
-    polling = world({DYNAMIC: 12})
+    polling = world()
     polling.read()
     first = polling.snapshot
     kept = vestel.format_json(first.reading), first[1:]
-    polling.charger.set(DYNAMIC, 7)
     polling.charger.set(1106, 40_000, bank=INPUT)
     polling.play(60)
     polling.charger.restart(20)

@@ -40,6 +40,7 @@ from world import World
 import vestel
 
 SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "48"))
+SPARES_LACKING_HEARTBEAT = True  # where a box that locks out, too, is not read again
 PARTS = 8  # so that several processes may share them
 HOUR = 3000.0  # s in which faults begin
 LONGEST = 300.0  # s that a fault goes on
@@ -88,28 +89,34 @@ class Simulation:
     def draw_quirks(self) -> None:
         """Draw what the charger is like all the time."""
         charger = self.charger
+        is_worst = self.seed % 7 == 6  # so that a short run has some, too
         if self.quirk("special without a vehicle", 0.3):
             charger.without_vehicle = self.one_of("ignores", "refuses", "makes 6 of 0")
         charger.refuses_gaps = charger.delay < 1 and self.quirk("refuses gaps", 0.05)
         charger.unsupported_code = self.one_of(1, 2, 2, 2, 3)
-        if self.quirk("no clock", 0.1):
+        if self.quirk("no clock", 0.5 if is_worst else 0.1):
             charger.lack(*range(CLOCK, CLOCK + 6))
         elif self.quirk("its clock is special", 0.1):
             charger.calendar = self.one_of("stands", "zeros")
         if self.quirk("old firmware", 0.1):
             charger.lack(*range(130, 296))
             charger.lack(PHASE_SWITCH, bank=HOLDING)
-        if self.quirk("no heartbeat", 0.1):
+        if self.quirk("no heartbeat", 0.5 if is_worst else 0.1):
             charger.failsafe = False
             charger.lack(HEARTBEAT, bank=HOLDING)
-            charger.set(TIMEOUT, 20)  # one that locks out for longer would never be read
         if charger.failsafe and self.quirk("refuses the heartbeat", 0.04):
             charger.failsafe = False
             charger.fault(4, HEARTBEAT)
         else:  # one that refuses and resets for ever would never be read
-            chance = 0.4 if charger.unsupported else 0.1
+            chance = 1 if is_worst else 0.1
             charger.resets_after_exception = self.quirk("resets after exceptions", chance)
-        charger.locks_out = self.quirk("locks out", 0.3 if charger.resets_after_exception else 0.1)
+        if not (SPARES_LACKING_HEARTBEAT and (HOLDING, HEARTBEAT) in charger.unsupported):
+            charger.locks_out = self.quirk("locks out", 0.5 if is_worst else 0.1)
+        self.is_spared = charger.locks_out and charger.resets_after_exception
+        if self.is_spared:  # slower, or with longer lock-outs, it would hardly ever be read
+            charger.set(TIMEOUT, 20)
+            charger.refuses_gaps = False
+            charger.delay = min(charger.delay, 0.3007)
         if self.quirk("other limits", 0.2):
             limits = self.one_of((6, 0), (8, 16), (0, 32), (6, 10), (16, 10))
             charger.image[INPUT, EVSE_MIN], charger.image[INPUT, EVSE_MAX] = limits
@@ -194,6 +201,8 @@ class Simulation:
         draw = self.random
         kind = self.one_of(*FAULTS)
         outcome, chance, addresses = map(draw.choice, kind)
+        if (HOLDING, HEARTBEAT) in self.charger.unsupported and outcome == 5:
+            outcome = 6  # it does not acknowledge a heartbeat that it lacks
         executed = self.one_of(None, True, False) if isinstance(outcome, (int, str)) else None
 
         def decide(_: Request) -> Outcome | None:
@@ -222,7 +231,7 @@ class Simulation:
             return
         seconds = self.one_of(1, 3, 8, 20, 250, 290)
         boots = self.one_of(0, 5, 20, 60)
-        timeout = self.one_of(*[charger[TIMEOUT]] * 3, 20, 60 if charger.failsafe else 20)
+        timeout = self.one_of(*[charger[TIMEOUT]] * 3, 20, 20 if self.is_spared else 60)
         code = self.one_of(2, 4, 6)
         trouble = f"restarts for {seconds} s, and boots for {boots} s with exception {code}"
         charger.begin(trouble)

@@ -10,25 +10,12 @@ import socket
 import struct
 import subprocess
 import time
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Iterator
 
-import pytest
+import program
 from charger import SimulatedCharger
 from door import free_port, listening
-from program import (
-    METRICS,
-    Listening,
-    Start,
-    Terminal,
-    command,
-    eventually,
-    full_pipe,
-    full_terminal,
-    listen,
-    side_by_side,
-    target,
-    wait_for_heartbeats,
-)
+from program import METRICS, Listening, Start, Terminal, eventually, listen, side_by_side
 from registers import DYNAMIC, TIMEOUT
 
 CTRL_S = b"\x13"
@@ -45,47 +32,36 @@ def strict_charger() -> Iterator[SimulatedCharger]:
 
 # --- Terminals and pipes that nobody reads ------------------------------------------------------
 
-
-class Case(NamedTuple):
-    """Which streams are hung: in a full pipe or terminal. The others are read."""
-
-    options: str
-    stdout: str = "read"
-    stderr: str = "read"
-
-
-CASES = [
-    Case("--watch=1", stdout="Ctrl-S", stderr="Ctrl-S"),
-    Case("--watch=1", stdout="terminal", stderr="terminal"),
-    Case("--watch=1 --format=json", stdout="pipe"),
-    Case("--watch=1 --format=json -v", stderr="pipe"),
-    Case("--watch=1 --format=json -v", stderr="terminal"),
-    Case("--listen", stderr="terminal"),
-    Case("--listen -v", stderr="pipe"),
-    Case("--listen -v", stderr="terminal"),
+CASES = [  # what stdout and stderr are; the null device is read
+    ("--watch=1", "Ctrl-S", ""),
+    ("--watch=1", "terminal", "terminal"),
+    ("--watch=1 --format=json", "pipe", ""),
+    ("--watch=1 --format=json -v", "", "terminal"),
+    ("--listen={port} -v", "", "pipe"),
 ]
 
 
 @contextlib.contextmanager
 def hung(
-    case: Case, options: list[str], environment: dict[str, str]
+    options: list[str], stdout: str, stderr: str, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[Any]]:
     """vestel.py as a process with streams that nobody reads (any more)."""
     with contextlib.ExitStack() as stack:
-        if case.stdout == "Ctrl-S":
+        if stdout == "Ctrl-S":
             window = stack.enter_context(Terminal(options, environment))
             eventually(lambda: "VEST" in window.sent)
             window.type(CTRL_S)
             yield window.process
             return
-        makes = {"pipe": full_pipe, "terminal": full_terminal}
-        lines = {kind: stack.enter_context(make()) for kind, make in makes.items() if kind in case}
+        makes = {"pipe": program.full_pipe, "terminal": program.full_terminal}
+        kinds = {*makes} & {stdout, stderr}
+        lines = {kind: stack.enter_context(makes[kind]()) for kind in kinds}
         process = stack.enter_context(
             subprocess.Popen(
-                command(options, None),
+                program.command(options, None),
                 stdin=subprocess.DEVNULL,
-                stdout=lines.get(case.stdout, subprocess.DEVNULL),
-                stderr=lines.get(case.stderr, subprocess.DEVNULL),
+                stdout=lines.get(stdout, subprocess.DEVNULL),
+                stderr=lines.get(stderr, subprocess.DEVNULL),
                 env={**environment, "TERM": "xterm"},
             )
         )
@@ -94,13 +70,14 @@ def hung(
 
 
 def test_nobody_has_to_read_for_the_charger_to_be_kept(environment: dict[str, str]) -> None:
-    def keep(case: Case) -> None:
+    def keep(case: tuple[str, str, str]) -> None:
+        given, stdout, stderr = case
         with strict_charger() as charger:
-            options = case.options.replace("--listen", f"--listen={free_port()}").split()
-            options += ["--set-dynamic-current=14", *target(charger)]
-            with hung(case, options, environment) as process:
+            options = given.format(port=free_port()).split()
+            options += ["--set-dynamic-current=14", *program.target(charger)]
+            with hung(options, stdout, stderr, environment) as process:
                 eventually(lambda: charger[DYNAMIC] == 14)
-                wait_for_heartbeats(charger, 3)
+                program.wait_for_heartbeats(charger, 3)
                 assert charger.connections == 1
                 attempts = len(charger.attempts)
                 charger.away = "closes"
@@ -121,23 +98,6 @@ def test_nobody_has_to_read_for_the_charger_to_be_kept(environment: dict[str, st
 GET = b"GET /metrics HTTP/1.0\r\n\r\n"
 
 
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Let this process open the other ends of many connections."""
-    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if usual < 4096:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, most))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
-
-
-def listen_as_a_service(charger: SimulatedCharger, start: Start) -> Listening:
-    """Start vestel.py --listen, which may open as many files as is usual."""
-    service = listen(start, charger=charger, ready=True)
-    resource.prlimit(service.running.process.pid, resource.RLIMIT_NOFILE, (1024, 1024))
-    return service
-
-
 def connect(service: Listening, stack: contextlib.ExitStack, count: int) -> list[socket.socket]:
     return [stack.enter_context(service.connect()) for _ in range(count)]
 
@@ -149,10 +109,8 @@ def is_open(client: socket.socket) -> bool:
     return not poll.poll(0)
 
 
-def test_300_clients_at_a_time_get_their_answer(
-    charger: SimulatedCharger, start: Start, many_files: None
-) -> None:
-    service = listen_as_a_service(charger, start)
+def test_300_clients_at_a_time_get_their_answer(charger: SimulatedCharger, start: Start) -> None:
+    service = listen(start, charger=charger, ready=True)
     with contextlib.ExitStack() as stack:
         clients = connect(service, stack, 300)
         for part in (GET[:10], GET[10:]):
@@ -167,73 +125,55 @@ def test_300_clients_at_a_time_get_their_answer(
     assert service.running.err == []
 
 
-def sends_nothing(service: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
-    return connect(service, stack, 50)
-
-
-def sends_half(service: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
-    clients = connect(service, stack, 50)
-    for client in clients:
-        client.sendall(GET[:10])
-    return clients
-
-
-def never_reads(service: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
+def slow_or_dead_clients(service: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
+    """Connect many of four kinds; return those that stay open until they are too slow."""
     for _ in range(50):
-        client = stack.enter_context(socket.socket())
+        reads_nothing = stack.enter_context(socket.socket())
         # So small that the answer does not fit.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        client.connect(("127.0.0.1", service.port))
-        client.sendall(GET)
-    return []
+        reads_nothing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        reads_nothing.connect(("127.0.0.1", service.port))
+        reads_nothing.sendall(GET)
+        with service.connect() as leaves_at_once:
+            reset = struct.pack("ii", 1, 0)
+            leaves_at_once.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            leaves_at_once.sendall(GET)
+    send_nothing, send_half = (connect(service, stack, 50) for _ in range(2))
+    for client in send_half:
+        client.sendall(GET[:10])
+    return send_nothing + send_half
 
 
-def leaves_at_once(service: Listening, stack: contextlib.ExitStack) -> list[socket.socket]:
-    for _ in range(50):
-        with service.connect() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.sendall(GET)
-    return []
-
-
-def slow_or_dead(charger: SimulatedCharger, start: Start) -> None:
+def test_slow_or_dead_clients_hold_up_nobody(start: Start) -> None:
     """All others are served at once, and the charger is asked no more than without them."""
-    service = listen_as_a_service(charger, start)
-    kinds: list[Callable[[Listening, contextlib.ExitStack], list[socket.socket]]]
-    kinds = [never_reads, leaves_at_once, sends_nothing, sends_half]
-    with contextlib.ExitStack() as stack:
-        waiting = [client for kind in kinds for client in kind(service, stack)]
+    with strict_charger() as charger, contextlib.ExitStack() as stack:
+        service = listen(start, charger=charger, ready=True)
+        waiting = slow_or_dead_clients(service, stack)
         heartbeats, asked = len(charger.heartbeats), 0
         while len(charger.heartbeats) < heartbeats + 2 and all(map(is_open, waiting)):
             assert service.ask(METRICS).status == 200
             asked += 1
         assert asked > 10
-    assert charger.thrown_out == 0
-    assert charger.connections == 1
-    span = time.monotonic() - charger.requests[0].at
-    assert len(charger.times_of(1000)) <= 1 + span / 5, "one every 5 s"
-    assert service.running.err == []
+        assert charger.thrown_out == 0
+        assert charger.connections == 1
+        span = time.monotonic() - charger.requests[0].at
+        assert len(charger.times_of(1000)) <= 1 + span / 5, "one every 5 s"
+        assert service.running.err == []
 
 
-def too_many(charger: SimulatedCharger, start: Start) -> None:
-    """More than it may open files: the charger is reached all the same, and they have to leave."""
-    service = listen_as_a_service(charger, start)
-    with contextlib.ExitStack() as stack:
-        clients = connect(service, stack, 1100)
-        eventually(lambda: service.status("Threads") > 850)
+def test_too_many_clients_leave_files_to_the_charger(start: Start) -> None:
+    """The charger is reached all the same, and they have to leave."""
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))  # noqa: E731
+    with strict_charger() as charger, contextlib.ExitStack() as stack:
+        service = listen(start, charger=charger, ready=True, preexec_fn=few)
+        clients = connect(service, stack, 300)
+        eventually(lambda: service.status("Threads") > 80)
+        # Sooner than those that are idle, which have 5 s.
+        eventually(lambda: len([*filter(is_open, clients)]) < 110, seconds=4)
         charger.cut()
-        wait_for_heartbeats(charger, 2)
+        program.wait_for_heartbeats(charger, 2)
         assert charger.thrown_out == 0
         assert charger.connections == 2
         # Who sends nothing is not kept for long.
         eventually(lambda: not any(map(is_open, clients)))
-    assert service.is_up()
-    assert service.running.err == []
-
-
-def test_slow_dead_or_too_many_clients_hold_up_nobody(start: Start, many_files: None) -> None:
-    def hold_up(story: Callable[[SimulatedCharger, Start], None]) -> None:
-        with strict_charger() as charger:
-            story(charger, start)
-
-    side_by_side(hold_up, [slow_or_dead, too_many])
+        assert service.is_up()
+        assert service.running.err == []

@@ -7,21 +7,10 @@ import re
 from typing import Any, Iterator
 
 import door
+import program
 import pytest
 from charger import SimulatedCharger
-from door import free_port
-from program import (
-    JSON,
-    METRICS,
-    PAGE,
-    PATHS,
-    Answer,
-    Listening,
-    Start,
-    eventually,
-    listen,
-    starting,
-)
+from program import JSON, METRICS, PAGE, PATHS, Answer, Listening, eventually
 from readings import sample_values, without
 from registers import DETAILS, DYNAMIC, HEARTBEAT, READING
 
@@ -44,33 +33,25 @@ def box() -> Iterator[SimulatedCharger]:
 
 
 @pytest.fixture(scope="module")
-def listening(
-    box: SimulatedCharger, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Listening]:
+def service(box: SimulatedCharger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     """What serves the readings of that charger, and has one."""
-    with starting(tmp_path_factory.mktemp("home")) as start:
-        yield listen(start, charger=box, ready=True)
+    with program.starting(tmp_path_factory.mktemp("home")) as start:
+        yield program.listen(start, charger=box, ready=True)
 
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     """What looks for a charger where none is."""
-    with starting(tmp_path_factory.mktemp("home")) as start:
-        nowhere = "--ip=127.0.0.1", f"--port={free_port()}"
-        yield listen(start, "--details", *nowhere, ready=True)
-
-
-@pytest.fixture(params=["read", "lost"])
-def either(request: pytest.FixtureRequest) -> Any:
-    """Both of them, in turn."""
-    return request.getfixturevalue("listening" if request.param == "read" else "lost")
+    with program.starting(tmp_path_factory.mktemp("home")) as start:
+        nowhere = "--ip=127.0.0.1", f"--port={door.free_port()}"
+        yield program.listen(start, "--details", *nowhere, ready=True)
 
 
 # --- What is served -----------------------------------------------------------------------------
 
 
-def test_metrics_are_all_values_and_those_of_the_exporter(listening: Listening) -> None:
-    found = sample_values(listening.ask(METRICS).body)
+def test_metrics_are_all_values_and_those_of_the_exporter(service: Listening) -> None:
+    found = sample_values(service.ask(METRICS).body)
     assert 0 < found.pop("vestel_reading_seconds") < 5
     assert found.pop("vestel_readings_total") >= 1
     assert found.pop("vestel_failed_readings_total") == 0
@@ -79,13 +60,8 @@ def test_metrics_are_all_values_and_those_of_the_exporter(listening: Listening) 
     assert found == without("vestel_info")  # a detail
 
 
-def test_json_is_the_reading(listening: Listening) -> None:
-    assert listening.ask(JSON).reading() == READING
-
-
-def test_details_are_part_of_the_reading(charger: SimulatedCharger, start: Start) -> None:
-    answer = listen(start, "--details", charger=charger, ready=True).ask(JSON)
-    assert answer.reading() == {**READING, "details": DETAILS}
+def test_json_is_the_reading(service: Listening) -> None:
+    assert service.ask(JSON).reading() == READING
 
 
 def nulls(reading: dict[str, Any]) -> dict[str, Any]:
@@ -115,83 +91,79 @@ def test_every_path_says_that_the_charger_is_lost(lost: Listening) -> None:
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/other"])
-def test_headers_are_right_and_head_gives_them_alone(either: Listening, path: str) -> None:
-    def ask(method: str) -> Answer:
-        answer = either.ask(path, method)
-        del answer.headers["Date"]
-        return answer
+def test_headers_are_right_and_head_gives_them_alone(
+    service: Listening, lost: Listening, path: str
+) -> None:
+    for either in (service, lost):
 
-    def of_one_reading() -> tuple[Answer, Answer] | None:
-        got, head, again = ask("GET"), ask("HEAD"), ask("GET")
-        return (got, head) if got == again else None
+        def ask(method: str) -> Answer:
+            answer = either.ask(path, method)  # noqa: B023
+            del answer.headers["Date"]
+            return answer
 
-    got, head = eventually(of_one_reading)
-    policy = vestel.content_security_policy()
-    assert got.headers["Content-Type"] == TYPES.get(path, "text/plain; charset=utf-8")
-    assert got.headers["Cache-Control"] == "no-store"
-    assert got.headers["Server"] == f"vestel.py/{vestel.VERSION}"
-    assert path != PAGE or got.headers["Content-Security-Policy"] == policy
-    assert got.headers["Content-Length"] == str(len(got.body.encode()))
-    assert head == (got.status, got.headers, "")
-    assert either.talk(f"HEAD {path} HTTP/1.0\r\n\r\n".encode()).endswith(b"\r\n\r\n")
+        def of_one_reading() -> tuple[Answer, Answer] | None:
+            got, head, again = ask("GET"), ask("HEAD"), ask("GET")
+            return (got, head) if got == again else None
+
+        got, head = eventually(of_one_reading)
+        policy = vestel.content_security_policy()
+        assert got.headers["Content-Type"] == TYPES.get(path, "text/plain; charset=utf-8")
+        assert got.headers["Cache-Control"] == "no-store"
+        assert got.headers["Server"] == f"vestel.py/{vestel.VERSION}"
+        assert path != PAGE or got.headers["Content-Security-Policy"] == policy
+        assert got.headers["Content-Length"] == str(len(got.body.encode()))
+        assert head == (got.status, got.headers, "")
+        assert either.talk(f"HEAD {path} HTTP/1.0\r\n\r\n".encode()).endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     ("target", "like"),
     [
-        ("/?", PAGE),
         ("/?refresh=1&a=/metrics", PAGE),
         ("/metrics?name[]=vestel_up", METRICS),
-        ("/vestel-data.json?_=1700000000", JSON),
         ("/vestel-data.json??", JSON),
         ("http://host", PAGE),  # as a client sends it to a proxy
         ("http://host?", PAGE),
-        ("http://host:80/", PAGE),
-        ("HTTP://HOST/metrics?a=b", METRICS),
+        ("HTTP://HOST:80/metrics?a=b", METRICS),
         ("https://user@[::1]:9946/vestel-data.json", JSON),
     ],
 )
-def test_query_and_host_are_ignored(listening: Listening, target: str, like: str) -> None:
-    answer = listening.talk(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+def test_query_and_host_are_ignored(service: Listening, target: str, like: str) -> None:
+    answer = service.talk(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200 ")
     assert f"\r\nContent-Type: {TYPES[like]}\r\n".encode() in head
     assert body
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/metric", "/metrics/", "/METRICS", "/vestel-data", "/index.html", "/favicon.ico"),
-        *("/%6detrics", "/../../etc/passwd", "/vestel.py", "/vestel_modbus.ini"),
-        *("*", "metrics", "http:/metrics"),
-    ],
-)
-def test_other_paths_are_not_found(listening: Listening, path: str) -> None:
-    assert listening.ask(path).status == 404
+OTHERS = [
+    *("/metric", "/metrics/", "/METRICS", "/vestel-data", "/index.html", "/favicon.ico"),
+    *("/%6detrics", "/../../etc/passwd", "/vestel.py", "*", "metrics", "http:/metrics"),
+]
+
+
+def test_other_paths_are_not_found(service: Listening) -> None:
+    assert {path: service.ask(path).status for path in OTHERS} == dict.fromkeys(OTHERS, 404)
 
 
 # --- Nothing can be written ---------------------------------------------------------------------
 
-METHODS = [
-    *("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"),
-    *("FOO", "get", "__init__"),
-]
+METHODS = "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO", "get", "__init__"
 
 
 def test_only_get_and_head_are_allowed_and_nothing_is_written(
-    box: SimulatedCharger, listening: Listening
+    box: SimulatedCharger, service: Listening
 ) -> None:
     for method in METHODS:
         for path in (*PATHS, "/?set_current=6", "/other"):
-            answer = listening.ask(path, method, b"set_current=6")
+            answer = service.ask(path, method, b"set_current=6")
             assert answer.status == 405, (method, path)
             assert answer.headers["Allow"] == "GET, HEAD"
     for path in (*PATHS, "/other"):
-        listening.ask(f"{path}?set_current=6&5004=6")
+        service.ask(f"{path}?set_current=6&5004=6")
     assert {*box.writes} == {(HEARTBEAT, 1)}
     assert box[DYNAMIC] == 16
-    assert listening.running.err == []
+    assert service.running.err == []
 
 
 # --- Requests that are none ---------------------------------------------------------------------
@@ -202,12 +174,10 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
 REFUSED = rb"|HTTP/1\.[01] (4\d\d|505) .*|<!DOCTYPE .*Error code: (4\d\d|505).*"  # or closed
 BAD = {
     "request line of 100 kB": (b"GET /" + 100_000 * b"a" + b" HTTP/1.1\r\n\r\n", REFUSED),
-    "method of 100 kB": (100_000 * b"A" + b" / HTTP/1.1\r\n\r\n", REFUSED),
     "header of 1 MB": (GET[:-2] + b"X: " + 1_000_000 * b"a" + b"\r\n\r\n", REFUSED),
     "10,000 headers": (GET[:-2] + 10_000 * b"X: a\r\n" + b"\r\n", REFUSED),
     "binary": (bytes(range(256)) * 100, REFUSED),
     "TLS": (HELLO, REFUSED),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", REFUSED),
     "no such version": (b"GET / HTTP/1.1.1\r\n\r\n", REFUSED),
     "four words": (b"GET / / HTTP/1.1\r\n\r\n", REFUSED),
     "path that is no text": (b"GET /\xff\xfe\x1b[31m HTTP/1.1\r\n\r\n", REFUSED),
@@ -222,9 +192,9 @@ BAD = {
 
 @pytest.mark.parametrize(("request_", "answers"), BAD.values(), ids=[*BAD])
 def test_bad_request_is_refused_and_the_next_is_served(
-    listening: Listening, request_: bytes, answers: bytes
+    service: Listening, request_: bytes, answers: bytes
 ) -> None:
-    answer = listening.talk(request_)
+    answer = service.talk(request_)
     assert re.fullmatch(answers, answer, re.DOTALL), answer[:200]
-    assert listening.ask(JSON).status == 200
-    assert listening.running.err == []
+    assert service.ask(JSON).status == 200
+    assert service.running.err == []

@@ -1,17 +1,23 @@
-"""--listen as a process: what it serves when, where it listens, and what it costs."""
+"""--listen as a process: what it serves when, where it listens, what it logs, and what it costs."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import socket
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Callable
 
 import pytest
 from charger import SILENCE, SimulatedCharger
-from program import JSON, METRICS, PAGE, PATHS, Run, Start, eventually, listen, warnings
-from registers import DETAILS, INPUT, READING
+from program import JSON, METRICS, PAGE, PATHS, Run, Start, eventually, listen, side_by_side
+from registers import DETAILS, INPUT
+from world import World
+
+import vestel
 
 VOLTAGE_L1 = 1014
 
@@ -24,13 +30,11 @@ def test_every_path_answers_whatever_the_charger_does(
     charger: SimulatedCharger, start: Start
 ) -> None:
     charger.fault(SILENCE, times=1)
-    listening = listen(start, "--timeout=300", "--details", charger=charger)
+    listening = listen(start, "--timeout=300", charger=charger)
     eventually(lambda: charger.requests)
     metrics, document, page = map(listening.ask, PATHS)
     assert (metrics.value("vestel_up"), document.status, page.status) == (0, 503, 200)
-    reading = json.loads(document.body)
-    assert reading["error"] == "there is no reading yet"
-    assert [*reading] == ["error", "timestamp", *READING, "details"]
+    assert '"error": "there is no reading yet"' in document.body
     assert "there is no reading yet" in page.body
     charger.set(VOLTAGE_L1, 219, bank=INPUT)
     charger.cut()
@@ -62,61 +66,54 @@ def test_warnings_that_last_are_served_until_they_are_over(
     unread = "Cannot read input registers 1502-1513: exception 4 (device failure)"
     unset = "dynamic current 33 A is out of range"
 
-    def count() -> float:
-        return listening.ask(METRICS).value("vestel_warnings")
+    def shown() -> tuple[float, bool, bool]:
+        page = listening.ask(PAGE).body
+        return listening.ask(METRICS).value("vestel_warnings"), unread in page, unset in page
 
-    assert count() == 2
-    page = listening.ask(PAGE).body
-    assert unread in page
-    assert unset in page
+    assert shown() == (2, True, True)
     refused()
-    eventually(lambda: count() == 1)
-    page = listening.ask(PAGE).body
-    assert unread not in page
-    assert unset in page
+    eventually(lambda: shown() == (1, False, True))
     charger.stop()
     eventually(lambda: not listening.is_up())
-    assert count() == 2, "the loss is one, too"
-    page = listening.ask(PAGE).body
-    assert "no reading since " in page
-    assert unset in page
+    assert shown() == (2, False, True), "the loss is one, too"
+    assert "no reading since " in listening.ask(PAGE).body
     assert listening.running.end() == 0
     said = [line for line in listening.running.err if unread in line]
     assert said == [f"WARNING: {unread}\n", f"WARNING: over: {unread}\n"]
-    assert len(warnings(listening.running, unset)) == 1
+    assert len([line for line in listening.running.err if unset in line]) == 1
+
+
+def test_poller_that_is_stopped_leaves_the_charger(world: Callable[..., World]) -> None:
+    stop = threading.Event()
+    stop.set()
+    one = world()
+    vestel.poll_forever(one.poller, stop)
+    assert (one.charger.connections, one.charger.links, one.snapshot.fatal) == (1, [], None)
 
 
 # --- Where it listens ---------------------------------------------------------------------------
 
 
-def skip_without_ipv6() -> None:
-    with socket.socket(socket.AF_INET6) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            pytest.skip("needs ::1")
-
-
 @pytest.mark.parametrize(
     ("host", "serves", "refuses"),
     [
-        pytest.param("", ["127.0.0.1"], ["127.0.0.2"], id="no host"),
-        pytest.param("127.0.0.2:", ["127.0.0.2"], ["127.0.0.1"], id="an address"),
-        pytest.param("0.0.0.0:", ["127.0.0.1", "127.0.0.2"], [], id="all addresses"),
-        pytest.param("[::1]:", ["::1"], ["127.0.0.1"], id="IPv6"),
+        pytest.param("", "127.0.0.1", "127.0.0.2", id="no host"),
+        pytest.param("127.0.0.2:", "127.0.0.2", "127.0.0.1", id="an address"),
+        pytest.param("0.0.0.0:", "127.0.0.2", None, id="all addresses"),
+        pytest.param("[::1]:", "::1", "127.0.0.1", id="IPv6"),
     ],
 )
 def test_it_listens_on_loopback_unless_a_host_is_given(
-    start: Start, host: str, serves: list[str], refuses: list[str]
+    start: Start, host: str, serves: str, refuses: str | None
 ) -> None:
-    if ":" in serves[0]:
-        skip_without_ipv6()
-    listening = listen(start, "--demo", host=host, at=serves[0])
-    for address in serves:
-        assert listening.ask(METRICS, host=address).status == 200
-    for address in refuses:
+    with socket.socket(socket.AF_INET6 if ":" in serves else socket.AF_INET) as probe:
+        if probe.connect_ex((serves, 1)) != errno.ECONNREFUSED:
+            pytest.skip(f"needs {serves}")
+    listening = listen(start, "--demo", host=host, at=serves)
+    assert listening.ask(METRICS, host=serves).status == 200
+    if refuses:
         with socket.socket() as client:
-            assert client.connect_ex((address, listening.port)) == errno.ECONNREFUSED
+            assert client.connect_ex((refuses, listening.port)) == errno.ECONNREFUSED
 
 
 @pytest.mark.parametrize(
@@ -163,3 +160,67 @@ def test_memory_threads_and_files_do_not_grow_with_scrapes(
     scrape(500)
     eventually(lambda: cost() == before)
     assert listening.status("VmRSS") - memory < 1024
+
+
+# --- What -v logs -------------------------------------------------------------------------------
+
+TIME = r"(\d\d):(\d\d):(\d\d\.\d{3}) "
+NEPAL = timezone(timedelta(hours=5, minutes=45))
+
+
+def test_lines_of_v_begin_with_the_local_time_to_the_millisecond(
+    charger: SimulatedCharger, run: Run, environment: dict[str, str]
+) -> None:
+    def seconds_of(line: str) -> float:
+        match = re.match(TIME, line)
+        assert match, line
+        hours, minutes, seconds = map(float, match.groups())
+        return (hours * 3600 + minutes * 60 + seconds - midnight_to_begin) % 86400
+
+    slow = 0.3  # s
+    charger.fault(lambda request: time.sleep(slow), 1000)
+    began_at, began = time.monotonic(), datetime.now(NEPAL)
+    midnight = began.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight_to_begin = (began - midnight).total_seconds()
+    result = run("-v", charger=charger, env={**environment, "TZ": "Asia/Kathmandu"})
+    took = time.monotonic() - began_at
+    lines = result.stderr.splitlines()
+    passed = [seconds_of(each) for each in lines]
+    assert passed == sorted(passed)
+    assert passed[-1] <= took + 0.01
+    (asked,) = [n for n, each in enumerate(lines) if " 04 03 e8 00 26" in each]
+    assert passed[asked + 1] - passed[asked] > slow - 0.01
+
+
+def test_log_has_whole_lines_however_many_speak_at_once(
+    charger: SimulatedCharger, start: Start
+) -> None:
+    listening = listen(start, "-v", charger=charger, ready=True)
+
+    def ask(client: int) -> None:
+        for n in range(20):
+            assert listening.ask(f"/metrics?{client}-{n}").status == 200
+
+    side_by_side(ask, range(16))
+    assert listening.running.end() == 0
+    logged = listening.running.err
+    asked = [line for line in logged if "GET /metrics?" in line]
+    scrape = re.compile(rf'{TIME}127\.0\.0\.1: "GET /metrics\?(\d+-\d+) HTTP/1\.1" 200 -\n')
+    found = [match[4] for match in map(scrape.fullmatch, asked) if match]
+    assert sorted(found) == sorted(f"{client}-{n}" for client in range(16) for n in range(20))
+    assert len(asked) == 320
+    wire = rf"{TIME}127\.0\.0\.1:{charger.port}: (connected|(request|reply)( [0-9a-f]{{2}})+)\n"
+    others = [line for line in logged if line not in asked and '"GET /metrics HTTP' not in line]
+    assert [line for line in others if not re.fullmatch(wire, line)] == []
+    assert len(others) >= 2 * len(charger.requests)
+
+
+def test_client_cannot_steer_the_terminal_that_shows_the_log(start: Start) -> None:
+    listening = listen(start, "-v", "--demo")
+    for request in (b"GET /\x1b[2J\x9b\r\x85x HTTP/1.0", b"\x1b]0;x\x07", b"GET / HTTP/\x1b[2J"):
+        listening.talk(request + b"\r\n\r\n")
+    listening.ask(METRICS)
+    assert listening.running.end() == 0
+    logged = [line.rstrip("\n") for line in listening.running.err]
+    assert [line for line in logged if not line.isprintable()] == []
+    assert any("GET /metrics" in line for line in logged)

@@ -6,9 +6,7 @@ What is drawn on a terminal of a given size is tested as text, in tests/unit.
 from __future__ import annotations
 
 import json
-import os
 import re
-import select
 import shlex
 import signal
 import subprocess
@@ -16,26 +14,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+import program
 import pytest
 from charger import SILENCE, SimulatedCharger
 from door import listening
-from program import (
-    ENTER,
-    LEAVE,
-    STAMP,
-    Start,
-    Terminal,
-    command,
-    eventually,
-    json_readings,
-    needs,
-    side_by_side,
-    target,
-)
-from registers import HUMAN, INPUT, READING, u32
-
-POWER = 1020
-
+from program import LEAVE, STAMP, Start, Terminal, command, eventually, json_readings, target
+from registers import HUMAN, READING
 
 # --- On a pipe ----------------------------------------------------------------------------------
 
@@ -50,28 +34,6 @@ def test_json_is_a_line_for_each_interval(charger: SimulatedCharger, start: Star
     stamps = [json.loads(line)["timestamp"] for line in running.out]
     assert stamps == sorted({*stamps}), "each once"
     assert running.err == []
-
-
-def test_jq_gets_each_reading_as_it_is_made(
-    charger: SimulatedCharger, environment: dict[str, str]
-) -> None:
-    needs("jq", "jq")
-    watch = shlex.join(command(["--watch=1", "--format=json"], charger))
-    with subprocess.Popen(
-        ["sh", "-c", f"{watch} | jq --unbuffered -r .electrical.power.total_w"],
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        env=environment,
-        start_new_session=True,
-    ) as pipeline:
-        try:
-            assert pipeline.stdout
-            for watts in (70501, 7360):
-                charger.set(POWER, *u32(watts), bank=INPUT)
-                assert select.select([pipeline.stdout], [], [], 30)[0]
-                assert pipeline.stdout.readline() == f"{watts}\n"
-        finally:
-            os.killpg(pipeline.pid, signal.SIGTERM)
 
 
 def test_human_is_a_block_that_begins_with_the_time(
@@ -98,10 +60,9 @@ def terminal(environment: dict[str, str]) -> Iterator[Open]:
     """Start vestel.py --watch=1 on a terminal."""
     opened: list[Terminal] = []
 
-    def open_(*options: str, charger: SimulatedCharger | None = None, **more: Any) -> Terminal:
-        chosen = [*(target(charger) if charger else []), "--watch=1", *options]
+    def open_(charger: SimulatedCharger, *options: str, **more: Any) -> Terminal:
         variables = {**environment, **more.pop("variables", {})}
-        opened.append(Terminal(chosen, variables, **more))
+        opened.append(Terminal([*target(charger), "--watch=1", *options], variables, **more))
         return opened[-1]
 
     yield open_
@@ -119,24 +80,24 @@ def test_terminal_is_left_as_it_was_found(terminal: Open) -> None:
         with listening() as charger:
             if not is_up:
                 charger.stop()
-            window = terminal(charger=charger)
+            window = terminal(charger)
             eventually(lambda: ("VEST" if is_up else "no reading yet") in window.sent)
             assert window.end(how) == code
-        assert window.sent.startswith(ENTER)
+        assert window.sent.startswith(program.ENTER)
         drawn, said = window.sent.split(LEAVE)
         newest_line = r"\d\d:\d\d:\d\d WARNING: no reading yet: .*\n"
         assert re.fullmatch("" if is_up else newest_line, said), "on the screen that stays"
         assert len(re.findall(r"\x1b\[\?", drawn)) == 2
 
-    ways = [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
-    side_by_side(leave, [(how, code, is_up) for how, code in ways for is_up in (True, False)])
+    program.side_by_side(leave, [(signal.SIGINT, 130, True), (signal.SIGTERM, 0, False)])
 
 
 def test_live_view_is_drawn_in_place_in_the_size_of_now(
     charger: SimulatedCharger, terminal: Open
 ) -> None:
-    window = terminal("--details", charger=charger, columns=100, rows=40)
+    window = terminal(charger, "--details", columns=100, rows=40)
     eventually(lambda: "Total Power" in window.sent)
+    assert re.search(r"\x1b\[32m[^\x1b]*Charging *\x1b\[0m", window.sent)
     before = len(window.drawings())
     window.resize(60, 12)
 
@@ -156,7 +117,7 @@ def test_live_view_without_news_is_redrawn_at_a_resize(
     charger: SimulatedCharger, terminal: Open
 ) -> None:
     charger.fault(SILENCE)
-    window = terminal("--timeout=300", charger=charger, columns=100)
+    window = terminal(charger, "--timeout=300", columns=100)
     eventually(lambda: charger.requests)
     window.drawings(1)
     window.resize(20, 24)
@@ -164,68 +125,54 @@ def test_live_view_without_news_is_redrawn_at_a_resize(
 
 
 def test_live_view_keeps_warnings_that_last_at_its_foot(
-    charger: SimulatedCharger, terminal: Open
+    charger: SimulatedCharger, terminal: Open, tmp_path: Path
 ) -> None:
     ends = [charger.fault(4, address) for address in (1502, 1100)]
-    window = terminal(charger=charger, columns=200, rows=50)
     unread = [
         f"Cannot read input registers {addresses}: exception 4 (device failure)"
         for addresses in ("1502-1513", "1100-1106")
     ]
-
-    def foot() -> list[str]:
-        return lines_of(window.drawings()[-1])[-3:]
+    with open(tmp_path / "log", "wb") as log:
+        window = terminal(charger, columns=200, rows=50, stderr=log)
 
     def shows(lasting: list[str], newest: str) -> bool:
-        *last, line = foot()
+        *last, line = lines_of(window.drawings()[-1])[-3:]
         is_newest = re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(newest)}", line)
-        return last[2 - len(lasting) :] == lasting and bool(is_newest)
+        is_over = not {*unread}.difference(lasting) & {*last}
+        return last[2 - len(lasting) :] == lasting and bool(is_newest) and is_over
 
-    assert eventually(lambda: {*unread} <= {*foot()})
-    eventually(lambda: shows(sorted(unread), f"WARNING: {unread[0]}"))
+    said = [f"WARNING: {unread[0]}", *(f"WARNING: over: {each}" for each in unread[::-1])]
+    eventually(lambda: shows(sorted(unread), said[0]))
     ends[1]()
-    eventually(lambda: shows(unread[:1], f"WARNING: over: {unread[1]}"))
+    eventually(lambda: shows(unread[:1], said[1]))
     ends[0]()
-    eventually(lambda: shows([], f"WARNING: over: {unread[0]}"))
-    assert not {*unread} & {*foot()}
-
-
-def test_live_view_has_colours_unless_no_color_is_set(
-    charger: SimulatedCharger, terminal: Open
-) -> None:
-    coloured = terminal(charger=charger)
-    plain = terminal(charger=charger, variables={"NO_COLOR": "1"})
-    for window in (coloured, plain):
-        eventually(lambda: "Session" in window.sent)  # noqa: B023
-    assert re.search(r"\x1b\[32m[^\x1b]*Charging *\x1b\[0m", coloured.sent)
-    assert not re.search(COLOUR, plain.sent)
-
-
-def test_dumb_terminal_gets_blocks(charger: SimulatedCharger, terminal: Open) -> None:
-    window = terminal(charger=charger, variables={"TERM": "dumb"})
-    eventually(lambda: "Serial: " in window.sent)
-    assert "\x1b" not in window.sent
-    assert re.match(STAMP, window.sent)
-
-
-def test_json_is_a_line_each_on_a_terminal_too(charger: SimulatedCharger, terminal: Open) -> None:
-    window = terminal("--format=json", charger=charger)
-    eventually(lambda: "\n" in window.sent)
+    eventually(lambda: shows([], said[2]))
     assert window.end(signal.SIGTERM) == 0
-    assert json_readings(window.sent.splitlines())[0] == READING
+    logged = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert logged == [f"WARNING: {unread[1]}", *said], "a stderr elsewhere has them, too"
+    assert window.sent.endswith(LEAVE), "and the screen that stays does not"
 
 
-def test_lines_go_to_the_live_view_and_to_a_stderr_elsewhere(
-    charger: SimulatedCharger, terminal: Open, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "variables", "beginning"),
+    [
+        ("--details", {"TERM": "dumb"}, rf"{STAMP}\n== Identity ==\nSerial: "),
+        ("--format=json", {}, r'\{"timestamp": .*\}\n'),
+        ("--details", {"NO_COLOR": "1"}, rf"{re.escape(program.ENTER)}(?s:.*)== States"),
+    ],
+    ids=["dumb", "json", "NO_COLOR"],
+)
+def test_terminal_gets_no_colour_where_that_is_right(
+    charger: SimulatedCharger,
+    terminal: Open,
+    option: str,
+    variables: dict[str, str],
+    beginning: str,
 ) -> None:
-    charger.fault(4, 1502)
-    with open(tmp_path / "log", "wb") as log:
-        window = terminal(charger=charger, columns=120, stderr=log)
-    said = "Cannot read input registers 1502-1513: exception 4 (device failure)"
-    eventually(lambda: f" WARNING: {said}" in window.sent)
-    assert window.end(signal.SIGTERM) == 0
-    assert (tmp_path / "log").read_text(encoding="utf-8") == f"WARNING: {said}\n"
-    assert window.sent.endswith(LEAVE), "stderr has it already"
+    window = terminal(charger, option, variables=variables)
+    eventually(lambda: re.match(beginning, window.sent))
+    assert not re.search(COLOUR, window.sent)
+    assert "NO_COLOR" in variables or "\x1b" not in window.sent
 
 
 # --- On a terminal: what is seen ----------------------------------------------------------------
@@ -234,7 +181,8 @@ def test_lines_go_to_the_live_view_and_to_a_stderr_elsewhere(
 class Tmux:
     """A shell in a real terminal of 80 columns and 24 lines."""
 
-    def __init__(self, tmux: str, home: Path, environment: dict[str, str]) -> None:
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        tmux = program.needs("tmux", "tmux")
         self._command = [tmux, "-u", "-S", str(home / "tmux"), "-f", "/dev/null"]
         self._home = home
         self._environment = {**environment, "PS1": "$ ", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
@@ -256,11 +204,9 @@ class Tmux:
 
     def watch(self, *options: str) -> None:
         """Type a command that watches, in few letters."""
-        script = self._home / "w"
         watch = shlex.join(command(["--watch=1", *options], None))
-        script.write_text(f"#!/bin/sh\nexec {watch}\n", encoding="utf-8")
-        script.chmod(0o755)
-        self.type("./w; echo ended $?")
+        (self._home / "w").write_text(f"exec {watch}\n", encoding="utf-8")
+        self.type("sh w; echo ended $?")
 
     def screen(self, *options: str) -> str:
         return self("capture-pane", "-p", *options).rstrip("\n")
@@ -277,7 +223,7 @@ class Tmux:
 
 @pytest.fixture
 def tmux(tmp_path: Path, environment: dict[str, str]) -> Iterator[Tmux]:
-    running = Tmux(needs("tmux", "tmux"), tmp_path, environment)
+    running = Tmux(tmp_path, environment)
     try:
         running.shows(r"^\$")
         yield running
@@ -306,7 +252,7 @@ def test_live_view_of_a_loss_and_the_screen_of_the_shell_again(
     assert re.search(r"\n\d\d:\d\d:\d\d WARNING: over: the charger is back$", screen)
     tmux("send-keys", "C-c")
     after = tmux.shows(r"(?m)^ended \d+\n\$")
-    assert after.startswith(f"{before} ./w; echo ended $?\n")
+    assert after.startswith(f"{before} sh w; echo ended $?\n")
     last_words = r"\n\d\d:\d\d:\d\d WARNING: over: the charger is back\nended 130\n\$$"
     assert re.search(last_words, after)
     assert tmux.flags() == "0 1"
@@ -320,6 +266,7 @@ def test_live_view_is_whole_again_after_ctrl_z_and_fg(
     tmux.shows("there is no reading yet")
     tmux("send-keys", "C-z")
     tmux.shows(r"(?i)stopped|suspended")
+    assert tmux.flags() == "0 1", "the shell has its screen"
     tmux.type("clear; echo another")
     eventually(lambda: tmux.screen().splitlines()[:1] == ["another"])
     started_at = time.monotonic()
@@ -327,3 +274,4 @@ def test_live_view_is_whole_again_after_ctrl_z_and_fg(
     tmux.type("fg")
     screen = tmux.shows("there is no reading yet")
     assert "another" not in screen
+    assert tmux.flags() == "1 0"

@@ -5,52 +5,38 @@ Only places are replaced: the addresses, /opt/vestel, the directory of node_expo
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import http.server
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Callable, Iterator
 
 from charger import SimulatedCharger
 from door import free_port
 from manual import block
-from program import ROOT, Answer, Http, eventually
+from program import ROOT, Answer, Http
 
 VENV = 'mkdir -p "$3/bin" && cp {stubs}/python {stubs}/pip {stubs}/activate "$3/bin"'
-# What would need root, install packages, or wait.
-STUBS = {
-    "python3": f'case "$1 $2" in "-m venv") {VENV} ;; *) exec {{python}} "$@" ;; esac',
-    "python": 'exec {python} "$@"',
-    "pip": """
-        [ "$1" = install ] && shift && [ "$1" = -r ] || exit 9
-        while [ "$1" = -r ]; do [ -r "$2" ] && shift 2 || exit 8; done
-        exit $#""",
-    "activate": 'PATH="$PWD/.venv/bin:$PATH"',
-    "sudo": 'case $1 in apt|systemctl) echo "$@" >> {log} ;; *) exec "$@" ;; esac',
-}
-# What a crontab meets, too. Each `sleep` is noted, and waits for the test only if that steps.
-TOOLS = {
-    "sleep": """
-        echo "$1" >> {log}.sleeps
-        if [ -p {log}.steps ]; then read -r _ < {log}.steps; else exec /bin/sleep 0.02; fi""",
-    "mosquitto_pub": 'exec /usr/bin/mosquitto_pub -p "$BROKER" "$@"',
-    "mosquitto_sub": 'exec /usr/bin/mosquitto_sub -p "$BROKER" "$@"',
+# What would need root, install packages, or wait; and in "tools", what a crontab meets, too.
+PROGRAMS = {
+    "stubs/python3": f'case "$1 $2" in "-m venv") {VENV} ;; *) exec {{python}} "$@" ;; esac',
+    "stubs/python": 'exec {python} "$@"',
+    "stubs/pip": '[ "$1 $2" = "install -r" ] && cat "$3" ${{5:+"$5"}} > {log}.pip',
+    "stubs/activate": 'PATH="$PWD/.venv/bin:$PATH"',
+    "stubs/sudo": 'case $1 in apt|systemctl) echo "$@" >> {log} ;; *) exec "$@" ;; esac',
+    "tools/sleep": 'echo "$1" >> {log}.sleeps; [ ! -e {log}.over ] && exec /bin/sleep 0.02',
+    "tools/mosquitto_pub": 'exec /usr/bin/mosquitto_pub -p "$BROKER" "$@"',
+    "tools/mosquitto_sub": 'exec /usr/bin/mosquitto_sub -p "$BROKER" "$@"',
 }
 
 
-class Ended(NamedTuple):
-    """What became of a command."""
-
-    status: int
-    out: str
-    err: str
+Ended = collections.namedtuple("Ended", "status out err")
 
 
 class Desk:
@@ -60,42 +46,36 @@ class Desk:
     """
 
     def __init__(self, tmp: Path, charger: SimulatedCharger) -> None:
-        self.charger, self.service = charger, Http(free_port())
-        self.broker = self.meter = 0  # ports
-        self.scripts = 0  # that were started
+        self.charger, self.service, self.scripts = charger, Http(free_port()), 0
         self.home, self.opt, self.textfiles = tmp / "you", tmp / "vestel", tmp / "textfiles"
-        self.charger_log = self.home / "charger.jsonl"
-        self.log, stubs, tools = tmp / "log", tmp / "stubs", tmp / "tools"
-        for directory in (self.home, self.opt, self.textfiles, stubs, tools):
+        self.log, self.tools, stubs = tmp / "log", tmp / "tools", tmp / "stubs"
+        for directory in (self.home, self.opt, self.textfiles, self.tools, stubs):
             directory.mkdir()
-        for place, programs in ((stubs, STUBS), (tools, TOOLS)):
-            for name, text in programs.items():
-                filled = text.format(stubs=stubs, python=sys.executable, log=self.log)
-                (place / name).write_text(f"#!/bin/sh\n{textwrap.dedent(filled)}\n")
-                (place / name).chmod(0o755)
-        program = (ROOT / "vestel.py").read_text(encoding="utf-8")
-        assert "POLLING_INTERVAL_S = 5.0" in program
-        hasty = program.replace("POLLING_INTERVAL_S = 5.0", "POLLING_INTERVAL_S = 0.1")
-        (self.opt / "vestel.py").write_text(hasty, encoding="utf-8")
-        (self.opt / "vestel.py").chmod(0o755)
-        shutil.copy(str(ROOT / "requirements.txt"), str(self.opt))
-        example = (ROOT / "vestel_modbus.ini.example").read_text(encoding="utf-8")
-        (self.opt / "vestel_modbus.ini.example").write_text(self.here(example), encoding="utf-8")
-        self.environment = {
-            "HOME": str(self.home),
-            "PATH": f"{tools}:{stubs}:{os.environ['PATH']}",
-            "TZ": "Europe/Berlin",
-        }
-        self.cron_path = f"{tools}:/usr/bin:/bin"
-        self.shell("python3 -m venv .venv\n" + block("Configure", "sh"))
+        for name, text in PROGRAMS.items():
+            filled = text.format(stubs=stubs, python=sys.executable, log=self.log)
+            (tmp / name).write_text(f"#!/bin/sh\n{filled}\n")
+            (tmp / name).chmod(0o755)
+        for name in ("vestel.py", "requirements.txt", "vestel_modbus.ini.example"):
+            shutil.copy(str(ROOT / name), str(self.opt))
+        self.replace("vestel.py", "POLLING_INTERVAL_S = 5.0", "POLLING_INTERVAL_S = 0.1")
+        self.replace("vestel_modbus.ini.example", "ip = 192.168.1.100", "ip = 127.0.0.1")
+        self.replace("vestel_modbus.ini.example", "port = 502", f"port = {charger.port}")
+        path = f"{self.tools}:{stubs}:{os.environ['PATH']}"
+        self.environment = {"HOME": str(self.home), "PATH": path, "TZ": "Europe/Berlin"}
+        self.environment["BROKER"] = str(free_port())  # of mosquitto
+        assert block("Configure", "sh").startswith("cp -n ")  # it keeps what is there
+        assert self.shell("python3 -m venv .venv\n" + block("Configure", "sh")).status == 0
+
+    def replace(self, name: str, there: str, here: str) -> None:
+        text = (self.opt / name).read_text(encoding="utf-8")
+        assert there in text
+        (self.opt / name).write_text(text.replace(there, here), encoding="utf-8")
 
     def here(self, text: str) -> str:
         """Replace the places of README.md by those of this desk."""
         for there, here in [
             ("--ip 192.168.1.100", f"--ip 127.0.0.1 --port {self.charger.port}"),
-            ("ip = 192.168.1.100", "ip = 127.0.0.1"),
-            ("port = 502", f"port = {self.charger.port}"),
-            ("192.168.1.50/", f"127.0.0.1:{self.meter}/"),
+            ("192.168.1.50/", f"127.0.0.1:{self.service.port}/"),
             ("/opt/vestel", str(self.opt)),
             ("/var/lib/prometheus/node-exporter", str(self.textfiles)),
             ("9946", str(self.service.port)),
@@ -104,24 +84,10 @@ class Desk:
         assert "192.168." not in text
         return text
 
-    @property
-    def slept(self) -> list[str]:
-        """How long each `sleep` was to last that has begun."""
-        path = Path(f"{self.log}.sleeps")
-        return path.read_text().splitlines() if path.exists() else []
-
-    def get(self, path: str) -> Answer:
-        """Ask the service; the status is 0 while nothing listens."""
-        with contextlib.suppress(OSError):
-            return self.service.ask(path)
-        return Answer(0, {}, "")
-
-    # --- Commands -------------------------------------------------------------------------------
-
     def run(self, *command: str, **more: Any) -> Ended:
-        streams = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8"}
-        how = {"cwd": str(self.opt), "env": self.environment, "timeout": 120, **streams, **more}
-        ended = subprocess.run(command, check=False, **how)
+        how = {"cwd": str(self.opt), "env": self.environment, "stdin": subprocess.DEVNULL, **more}
+        streams: dict[str, Any] = {"capture_output": True, "encoding": "utf-8"}
+        ended = subprocess.run(command, check=False, timeout=120, **streams, **how)
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def shell(self, script: str, **more: Any) -> Ended:
@@ -130,99 +96,80 @@ class Desk:
 
     def cron(self, command: str, **more: Any) -> Ended:
         """Run a line of a crontab in the small environment that cron gives."""
-        small = {"HOME": str(self.home), "PATH": self.cron_path, "SHELL": "/bin/sh"}
-        command = self.here(command)
-        return self.run("/bin/sh", "-c", command, env=small, cwd=str(self.home), **more)
+        path = f"{self.tools}:/usr/bin:/bin"
+        small = {"HOME": str(self.home), "PATH": path, "SHELL": "/bin/sh"}
+        return self.run("sh", "-c", self.here(command), env=small, cwd=str(self.home), **more)
 
     @contextlib.contextmanager
-    def running(self, script: str, steps: bool = False) -> Iterator[Started]:
-        """Run a script that stays, until the end of the block; `steps` is for Started.step."""
-        if steps:
-            os.mkfifo(f"{self.log}.steps")
-        started = Started(self, self.here(script))
+    def running(self, script: str) -> Iterator[tuple[Path, Path]]:
+        """Run a script that stays; give the files with what it prints to stdout and stderr."""
+        self.scripts += 1
+        out, err = (self.home / f"{stream} {self.scripts}" for stream in ("out", "err"))
+        command = ["sh", "-ec", self.here(script)]
+        how: dict[str, Any] = {"env": self.environment, "start_new_session": True}
+        with out.open("w") as stdout, err.open("w") as stderr:
+            how.update(stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            process = subprocess.Popen(command, cwd=str(self.opt), **how)
         try:
-            yield started
+            yield out, err
+            assert process.poll() is None, err.read_text()
         finally:
-            started.end()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
 
     @property
     def amps(self) -> str:
         """What is in the file of --hold."""
         return (self.opt / "amps").read_text()
 
+    def get(self, path: str) -> Answer:
+        """Ask the service; the status is 0 while nothing listens."""
+        with contextlib.suppress(OSError):
+            return self.service.ask(path)
+        return Answer(0, {}, "")
 
-class Started:
-    """A script that stays."""
+    @contextlib.contextmanager
+    def answering(self, answer: Callable[[str], str]) -> Iterator[None]:
+        """Be the service and the smart meter: answer by path, and 503 where that gives nothing."""
 
-    def __init__(self, desk: Desk, script: str) -> None:
-        self.desk = desk
-        desk.scripts += 1
-        self._paths = [desk.home / f"{stream} {desk.scripts}" for stream in ("out", "err")]
-        with self._paths[0].open("w") as out, self._paths[1].open("w") as err:
-            self.process = subprocess.Popen(
-                ["sh", "-ec", script],
-                cwd=str(desk.opt),
-                env={**desk.environment, "BROKER": str(desk.broker)},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                text = answer(self.path)
+                self.send_response(200 if text else 503)
+                self.end_headers()
+                self.wfile.write(text.encode())
 
-    @property
-    def out(self) -> str:
-        return self._paths[0].read_text()
+            def log_message(self, *_: object) -> None:
+                pass
 
-    @property
-    def err(self) -> str:
-        return self._paths[1].read_text()
+        where = ("127.0.0.1", self.service.port)
+        with http.server.ThreadingHTTPServer(where, Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+                thread.join()
 
-    def wait_for(self, out: str, err: str) -> None:
-        """Wait until that was printed, by a script that goes on."""
-        eventually(lambda: re.search(out, self.out) and re.search(err, self.err))
-        assert self.process.poll() is None
+    def play(self, script: str, rounds: list[dict[str, str]]) -> list[str]:
+        """Run a script that sleeps, and then asks for these paths, again and again.
 
-    def step(self) -> None:
-        """Let the script's sleep end, and wait for the next one."""
-        eventually(lambda: self.desk.slept)
-        before = len(self.desk.slept)
-        eventually(self._end_sleep)
-        eventually(lambda: len(self.desk.slept) > before)
+        Return the file of --hold, with 16 A in the beginning, as it is after each round.
+        """
+        (self.opt / "amps").write_text("16\n")
+        over, found = Path(f"{self.log}.over"), [""]
 
-    def _end_sleep(self) -> bool:
-        assert self.process.poll() is None, self.err
-        with contextlib.suppress(OSError):  # it does not read yet
-            steps = os.open(f"{self.desk.log}.steps", os.O_WRONLY | os.O_NONBLOCK)
-            os.write(steps, b"\n")
-            os.close(steps)
-            return True
-        return False
+        def answer(path: str) -> str:
+            if path == next(iter(rounds[0])):
+                found.append(self.amps)
+                if len(found) > len(rounds):
+                    over.touch()
+            return rounds[len(found) - 2][path]
 
-    def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(timeout=60)
-
-
-@contextlib.contextmanager
-def answering(answers: dict[str, str]) -> Iterator[int]:
-    """Serve these texts by path, 503 for "", until the end of the block; give the port."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            text = answers[self.path]
-            self.send_response(200 if text else 503)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
+        with self.answering(answer):
+            ended = self.shell(script)
+        over.unlink()
+        assert (ended.status, ended.err) == (0, "")
+        return [*found[2:], self.amps]

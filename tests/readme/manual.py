@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from typing import NamedTuple
 
 from program import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-
-
-class Block(NamedTuple):
-    """A fenced block, and the heading under which it stands."""
-
-    heading: str
-    language: str
-    text: str
 
 
 def _sections() -> dict[str, str]:
@@ -29,19 +20,15 @@ def _sections() -> dict[str, str]:
 
 
 SECTIONS = _sections()
-BLOCKS = [
-    Block(heading, language, textwrap.dedent(text))
+BLOCKS = [  # the heading under which it stands, its language, its text
+    (heading, language, textwrap.dedent(text))
     for heading, section in SECTIONS.items()
     for _, language, text in FENCE.findall(section)
 ]
 
 
-def blocks(heading: str, language: str) -> list[str]:
-    return [b.text for b in BLOCKS if (b.heading, b.language) == (heading, language)]
-
-
 def block(heading: str, language: str, number: int = 1) -> str:
-    return blocks(heading, language)[number - 1]
+    return [text for *where, text in BLOCKS if where == [heading, language]][number - 1]
 
 
 def prose(heading: str) -> str:
@@ -55,47 +42,23 @@ def table(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
 
 
-def spans(cell: str) -> list[str]:
+def spans(text: str) -> list[str]:
     """Return the parts of a text that stand in backticks."""
-    return re.findall("`(.*?)`", cell)
+    return re.findall("`(.*?)`", text)
 
 
-def anchor(heading: str) -> str:
-    """Return what a link to the heading ends with."""
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-class CronLine(NamedTuple):
-    """A line of a crontab, which runs each day: at which minutes and hours, and what."""
-
-    minutes: range
-    hours: range
-    command: str
-
-
-def _times(field: str, size: int) -> range:
-    found = re.fullmatch(r"(\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", field)
-    assert found, f"{field} is no field of a crontab"
-    everything, first, last, step = found.groups()
-    end = size if everything == "*" else int(last or first) + 1
-    assert end <= size
-    return range(int(first or 0), end, int(step or 1))
-
-
-def cron_lines(text: str) -> list[CronLine]:
-    lines = []
-    for line in text.splitlines():
-        minute, hour, *days, command = line.split(" ", 5)
-        assert days == ["*"] * 3
-        assert "%" not in command, "a line break to cron"
-        lines.append(CronLine(_times(minute, 60), _times(hour, 24), command))
-    return lines
-
-
-def cron_commands(text: str) -> list[str]:
-    return [line.command for line in cron_lines(text)]
+def span(heading: str, part: str) -> str:
+    """Return the one part under a heading that stands in backticks and has this in it."""
+    (found,) = [one for one in spans(prose(heading)) if part in one]
+    return found
 
 
 def unit(heading: str) -> dict[str, str]:
     """Return the lines of a unit of systemd."""
     return dict(re.findall(r"^(\w+)=(.*)$", block(heading, "ini"), re.MULTILINE))
+
+
+def cron_commands(heading: str, number: int = 1) -> list[str]:
+    lines = block(heading, "crontab", number).splitlines()
+    assert not any("%" in line for line in lines), "a line break to cron"
+    return [line.split(" ", 5)[5] for line in lines]

@@ -74,6 +74,7 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
     rescue = threading.Timer(5, lambda: os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK)))
     rescue.start()
     yield file
+    assert rescue.is_alive(), "somebody has waited for the pipe"
     rescue.cancel()
     rescue.join()
 

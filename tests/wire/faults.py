@@ -1,4 +1,4 @@
-"""What real boxes do to their masters, and what has to come of each fault: a row for each."""
+"""What real boxes do to their masters, and what has to come of each fault."""
 
 from __future__ import annotations
 
@@ -7,91 +7,53 @@ import itertools
 import select
 import socket
 import threading
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Iterable, Iterator, List, Tuple
 from unittest import mock
 
-from charger import (
-    ALWAYS,
-    CLOSE,
-    GARBAGE,
-    RESET,
-    SILENCE,
-    Outcome,
-    SimulatedCharger,
-)
+from charger import ALWAYS, CLOSE, GARBAGE, RESET, SILENCE, Outcome, SimulatedCharger
 from clock import Clock
-from door import PLAYS, dripping
+from door import PLAYS
 from readings import flat
-from registers import KEYS, Row, lost_with, span
+from registers import KEYS, RANGES, Row, lost_with, span
 
 import vestel
 
-TIMEOUT = 0.05  # s, for a reply that never comes
-AMPLE = 20  # s, elsewhere: a slow machine must not play a fault of its own
-READ_ALL = "--details", "--format=json", f"--timeout={AMPLE}"
+TIMEOUT = 20  # s: a slow machine must not play a fault of its own
+READ_ALL = "--details", "--format=json", f"--timeout={TIMEOUT}"
 
-# A fault comes at a range ("it"), once or always. What is asked for then, in this order, with a /
-# where a new connection begins: the ranges `before` it and `behind` it (the `next` is the first of
-# these), and on their own the `values` of the range (the `first`, and the `others`); `it...` is
-# asked for again and again. What is null then: the whole range (it), its first value (first), or
-# nothing. And what the warning says of it.
+# A fault comes at a range ("it") of one register or of several, once or always. What is asked for
+# then, in this order, with a / where a new connection begins: the ranges `before` it and `behind`
+# it (the `next` is the first of these), and on their own the `values` of the range (the `first`,
+# and the `others`); `it...` is asked for again and again. What is null then: the whole range (it),
+# its first value (first), or nothing. And what the warning says of it.
 TABLE = """
-fault                       | ranges  | asked, once                  | null | asked, always                       | null  | why
-single bytes                | all     | before it behind             |      | before it behind                    |       |
-split in the header         | all     | before it behind             |      | before it behind                    |       |
-earlier reply, other length | all     | before it behind             |      | before it behind                    |       |
-earlier reply, same length  | all     | before it behind             |      | before it behind                    |       |
-reply and reset             | all     | before it / behind           |      | before it / behind                  |       |
-reply and close             | all     | before it / behind           |      | before it / behind                  |       |
-bytes behind the reply      | all     | before it next / behind      |      | before it next / behind             |       |
-silence                     | all     | before it it behind          |      | before it it behind                 | it    | no reply within {timeout} s
-other transaction           | all     | before it it behind          |      | before it it behind                 | it    | no reply within {timeout} s
-dripping                    | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is too short
-part of a header            | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is too short
-short, header of the whole  | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is too short
-reset                       | all     | before it / it behind        |      | before it / it / behind             | it    | the charger closed the connection
-close                       | all     | before it / it behind        |      | before it / it / behind             | it    | the charger closed the connection
-half a reply and reset      | all     | before it / it behind        |      | before it / it / behind             | it    | the charger closed the connection
-short                       | all     | before it / it behind        |      | before it / it / behind             | it    | a reply of the wrong length
-long                        | all     | before it / it behind        |      | before it / it / behind             | it    | a reply of the wrong length
-wrong byte count            | all     | before it / it behind        |      | before it / it / behind             | it    | a reply of the wrong length
-other function              | all     | before it / it behind        |      | before it / it / behind             | it    | a reply to another request
-other unit                  | all     | before it / it behind        |      | before it / it / behind             | it    | a reply of unit 0
-other protocol              | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is not Modbus
-65535 bytes                 | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is not Modbus
-no Modbus                   | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is not Modbus
-web server                  | all     | before it / it behind        |      | before it / it / behind             | it    | a reply that is not Modbus
-exception 0                 | all     | before it / it behind        |      | before it / it / behind             | it    | a malformed reply
-exception 4                 | all     | before it behind             | it   | before it behind                    | it    | exception 4 (device failure)
-exception 4 and reset       | all     | before it / behind           | it   | before it / behind                  | it    | exception 4 (device failure)
-exception 7                 | all     | before it behind             | it   | before it behind                    | it    | exception 7 (negative acknowledge)
-exception 8                 | all     | before it behind             | it   | before it behind                    | it    | exception 8 (memory parity error)
-exception 9                 | all     | before it behind             | it   | before it behind                    | it    | exception 9 (not in the Modbus specification)
-exception 10                | all     | before it behind             | it   | before it behind                    | it    | exception 10 (gateway path unavailable)
-exception 11                | all     | before it behind             | it   | before it behind                    | it    | exception 11 (gateway target does not respond)
-exception 255               | all     | before it behind             | it   | before it behind                    | it    | exception 255 (not in the Modbus specification)
-exception 5                 | all     | before it it behind          |      | before it... behind                 | it    | exception 5 (acknowledge: still working on it)
-exception 6                 | all     | before it it behind          |      | before it... behind                 | it    | exception 6 (device busy)
-exception 1                 | one     | before it behind             | it   | before it behind                    | it    | exception 1 (illegal function)
-exception 1                 | several | before it values behind      |      | before it values behind             | first | exception 1 (illegal function)
-exception 2                 | one     | before it behind             | it   | before it behind                    | it    | exception 2 (illegal data address)
-exception 2                 | several | before it values behind      |      | before it values behind             | first | exception 2 (illegal data address)
-exception 2 and reset       | one     | before it / behind           | it   | before it / behind                  | it    | exception 2 (illegal data address)
-exception 2 and reset       | several | before it / values behind    |      | before it / first / others behind   | first | exception 2 (illegal data address)
-exception 3                 | one     | before it behind             | it   | before it behind                    | it    | exception 3 (illegal data value)
-exception 3                 | several | before it values behind      |      | before it values behind             | first | exception 3 (illegal data value)
+ranges  | asked, once               | null | asked, always                     | null  | why                               | faults
+all     | before it behind          |      | before it behind                  |       |                                   | single bytes; split in the header; earlier reply, other length; earlier reply, same length
+all     | before it / behind        |      | before it / behind                |       |                                   | reply and reset; reply and close
+all     | before it next / behind   |      | before it next / behind           |       |                                   | bytes behind the reply
+all     | before it it behind       |      | before it it behind               | it    | no reply within 20 s              | silence; other transaction
+all     | before it / it behind     |      | before it / it / behind           | it    | a reply that is too short         | part of a header; short, header of the whole
+all     | before it / it behind     |      | before it / it / behind           | it    | the charger closed the connection | reset; close; half a reply and reset
+all     | before it / it behind     |      | before it / it / behind           | it    | a reply of the wrong length       | short; long; wrong byte count
+all     | before it / it behind     |      | before it / it / behind           | it    | a reply to another request        | other function
+all     | before it / it behind     |      | before it / it / behind           | it    | a reply of unit 0                 | other unit
+all     | before it / it behind     |      | before it / it / behind           | it    | a reply that is not Modbus        | other protocol; 65535 bytes; no Modbus; web server
+all     | before it / it behind     |      | before it / it / behind           | it    | a malformed reply                 | exception 0
+all     | before it behind          | it   | before it behind                  | it    | exception                         | exception 4; exception 7; exception 8; exception 9; exception 10; exception 11; exception 255
+all     | before it / behind        | it   | before it / behind                | it    | exception                         | exception 4 and reset
+all     | before it it behind       |      | before it... behind               | it    | exception                         | exception 5; exception 6
+one     | before it behind          | it   | before it behind                  | it    | exception                         | exception 1; exception 2; exception 3
+several | before it values behind   |      | before it values behind           | first | exception                         | exception 1; exception 2; exception 3
+one     | before it / behind        | it   | before it / behind                | it    | exception                         | exception 2 and reset
+several | before it / values behind |      | before it / first / others behind | first | exception                         | exception 2 and reset
 """  # noqa: E501
-
-Ranges = List[List[Row]]
-Asked = List[Tuple[int, int]]  # (connection, address) of each request
-
-
-class Case(NamedTuple):
-    """What is asked for and what is null where a fault comes once, or always; and why."""
-
-    once: tuple[str, str]
-    always: tuple[str, str]
-    why: str
+MEANINGS = {
+    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
+    5: "acknowledge: still working on it", 6: "device busy", 7: "negative acknowledge",
+    8: "memory parity error", 9: "not in the Modbus specification", 10: "gateway path unavailable",
+    11: "gateway target does not respond", 255: "not in the Modbus specification",
+}  # fmt: skip
+EXCEPTION = {code: f"exception {code} ({meaning})" for code, meaning in MEANINGS.items()}
 
 
 def cells(table: str) -> list[list[str]]:
@@ -99,44 +61,38 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()[1:]]
 
 
-FAULTS = {
-    (name, ranges): Case((once, once_null), (always, always_null), why)
-    for name, ranges, once, once_null, always, always_null, why in cells(TABLE)
+CASES = {
+    (name, ranges): case for ranges, *case, names in cells(TABLE) for name in names.split("; ")
 }
-NAMES = [*dict.fromkeys(name for name, _ in FAULTS)]
-HARMLESS = [name for (name, _), case in FAULTS.items() if not case.why]
+NAMES = [*dict.fromkeys(name for name, _ in CASES)]
+HARMLESS = [name for (name, _), case in CASES.items() if not case[-1]]
 EXCEPTIONS = [name for name in NAMES if name.startswith("exception") and name != "exception 0"]
 NO_REPLY = [name for name in NAMES if name not in (*HARMLESS, *EXCEPTIONS)]
-# A part of what is awaited comes, and then nothing until the timeout is over.
-TOO_LATE = [
-    "other transaction",
-    "dripping",
-    "part of a header",
-    "short, header of the whole",
-]
-PROMPT = [name for name in NAMES if name not in ("silence", *TOO_LATE)]
+# No reply comes, or a part of it, and then nothing until the timeout is over.
+SILENT = [SILENCE, "other transaction", "part of a header", "short, header of the whole"]
+PROMPT = [name for name in NAMES if name not in SILENT]
+
+Asked = List[Tuple[int, int]]  # (connection, address) of each request
 
 
 def outcome_of(name: str) -> Outcome:
     """Return what comes in place of a reply."""
     if name in (SILENCE, RESET, CLOSE, GARBAGE):
         return name
-    if name not in PLAYS and name.startswith("exception"):
-        return int(name.split()[1])
-    return dripping(0.001) if name == "dripping" else PLAYS[name]
+    return PLAYS[name] if name in PLAYS else int(name.split()[1])
 
 
-def case_of(name: str, at: list[Row]) -> Case:
-    """Return what has to come of a fault at that range."""
-    case = FAULTS.get((name, "all")) or FAULTS[name, "several" if len(at) > 1 else "one"]
-    timeout = TIMEOUT if name == SILENCE else AMPLE
-    return case._replace(why=case.why.format(timeout=timeout))
+def case_of(name: str, at: list[Row], times: int = ALWAYS) -> tuple[str, str, str]:
+    """Return what is asked for, what is null and why, where that fault comes at that range."""
+    case = CASES.get((name, "all")) or CASES[name, "several" if len(at) > 1 else "one"]
+    what, null = case[:2] if times == 1 else case[2:4]
+    return what, null, EXCEPTION[int(name.split()[1])] if case[-1] == "exception" else case[-1]
 
 
-def asked(what: str, ranges: Ranges, at: list[Row]) -> Asked:
+def asked(what: str, at: list[Row]) -> Asked:
     """Return the requests that these words of the table stand for."""
-    here = ranges.index(at)
-    first = [rows[0].address for rows in ranges]
+    here = RANGES.index(at)
+    first = [rows[0].address for rows in RANGES]
     values = [row.address for row in at]
     means = {
         "before": first[:here],
@@ -195,111 +151,44 @@ def flat_of(reading: dict[str, Any]) -> dict[str, Any]:
     return flat({key: value for key, value in reading.items() if key != "timestamp"})
 
 
-# --- In a hurry ---------------------------------------------------------------------------------
-
-
-class _Hasty(vestel.Target):
-    """A target whose timeout is TIMEOUT where no reply comes, and AMPLE otherwise."""
-
-    in_a_hurry = False
-
-    @property
-    def timeout(self) -> float:
-        return TIMEOUT if self.in_a_hurry else AMPLE
-
-
-class _Connection:
-    """A connection that says, at each request, whether its reply will not come."""
-
-    def __init__(
-        self,
-        inner: vestel.Connection,
-        is_missing: Callable[[bool, int], bool],
-        say: Callable[[bool], None],
-    ) -> None:
-        self.inner, self.is_missing, self.say = inner, is_missing, say
-        self.close = inner.close
-
-    def read_words(self, bank: str, address: int, count: int) -> list[int]:
-        self.say(self.is_missing(False, address))
-        return self.inner.read_words(bank, address, count)
-
-    def write_word(self, address: int, value: int) -> None:
-        self.say(self.is_missing(True, address))
-        self.inner.write_word(address, value)
-
-
-MODBUS = vestel.modbus
-
-
 @contextlib.contextmanager
-def hurrying(
-    *addresses: int,
-    write: bool | None = None,
-    times: int = ALWAYS,
-    skip: int = 0,
-    clock: Clock | None = None,
-    **_: object,
-) -> Iterator[None]:
-    """Let main() not wait long where the charger plays such a fault (see there).
+def hurrying(charger: SimulatedCharger, clock: Clock) -> Iterator[None]:
+    """Let a timeout of main() be over as soon as all that the charger sends has come."""
+    exchange, note, received_before = vestel.Wire.exchange, charger.replied, len(charger.requests)
+    sent: list[bytes] = []
+    replied: list[object] = []
 
-    The timeout is TIMEOUT then; with a clock it is over as soon as all that was sent is received,
-    however slow this machine is.
-    """
-    seen = itertools.count()
-    in_a_hurry = [False]
+    def noting_request(self: vestel.Wire, request: bytes) -> bytes:
+        sent.append(request)
+        return exchange(self, request)
 
-    def is_missing(writes: bool, address: int) -> bool:
-        is_meant = (not addresses or address in addresses) and write in (None, writes)
-        return is_meant and skip <= next(seen) < skip + times
-
-    def modbus(
-        target: vestel.Target, trace: Callable[[str], None]
-    ) -> Callable[[], vestel.Connection]:
-        hasty = _Hasty(*target)
-
-        def say(missing: bool) -> None:
-            in_a_hurry[0] = missing
-            hasty.in_a_hurry = missing and clock is None
-
-        connect = MODBUS(hasty, trace)
-        return lambda: _Connection(connect(), is_missing, say)
+    def noting_reply(*arguments: Any) -> None:
+        note(*arguments)
+        replied.extend(arguments)
 
     def recv(self: socket.socket, *arguments: int) -> bytes:
-        data = super(socket.socket, self).recv(*arguments)
-        is_mine = threading.current_thread() is threading.main_thread()
-        if clock and is_mine and in_a_hurry[0] and not select.select([self], [], [], 0)[0]:
-            clock.now += 2 * AMPLE
-        return data
+        is_program = threading.current_thread() is threading.main_thread()
+        for _ in range(20_000 if is_program else 0):
+            is_received = len(charger.requests) == received_before + len(sent)
+            is_all = is_received and charger.requests[-1] in replied
+            if select.select([self], [], [], 0.001)[0]:
+                break
+            if is_all:
+                clock.sleep(2 * TIMEOUT)
+                raise TimeoutError
+        return super(socket.socket, self).recv(*arguments)
 
-    hasty = mock.patch.object(vestel, "modbus", modbus)
-    with hasty, mock.patch.object(socket.socket, "recv", recv):
-        yield
+    with mock.patch.object(charger, "replied", noting_reply):
+        wire = mock.patch.object(vestel.Wire, "exchange", noting_request)
+        with wire, mock.patch.object(socket.socket, "recv", recv):
+            yield
 
 
 @contextlib.contextmanager
 def playing(
-    charger: SimulatedCharger, name: str, *addresses: int, clock: Clock | None = None, **where: Any
+    charger: SimulatedCharger, name: str, *addresses: int, clock: Clock, **where: Any
 ) -> Iterator[None]:
-    """Play a fault for what main() asks; what comes too late needs its clock."""
+    """Play a fault for what main() asks, without waiting long for what never comes."""
     charger.fault(outcome_of(name), *addresses, **where)
-    if name in (SILENCE, *TOO_LATE):
-        assert clock or name == SILENCE
-        with hurrying(*addresses, **where, clock=None if name == SILENCE else clock):
-            yield
-    else:
+    with hurrying(charger, clock) if name in SILENT else contextlib.nullcontext():
         yield
-
-
-@contextlib.contextmanager
-def attempts_to(port: int) -> Iterator[list[float | None]]:
-    """The timeout (s) of each attempt to connect to that port, as it is made."""
-    timeouts: list[float | None] = []
-
-    def connect(self: socket.socket, address: tuple[str, int]) -> None:
-        if address[1] == port:
-            timeouts.append(self.gettimeout())
-        super(socket.socket, self).connect(address)
-
-    with mock.patch.object(socket.socket, "connect", connect):
-        yield timeouts

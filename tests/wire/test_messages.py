@@ -1,4 +1,4 @@
-"""Where there is no reading: one line that says why, and what may be tried, and nothing else."""
+"""The exit code and what stands on stderr with it; where nothing is read, what may be tried."""
 
 from __future__ import annotations
 
@@ -6,16 +6,86 @@ import errno
 import re
 import socket
 import time
+from typing import Any, Callable
 from unittest import mock
 
 import pytest
-from charger import SimulatedCharger
+from charger import SILENCE, SimulatedCharger
 from clock import Clock
 from door import dead_host, free_port, listening
-from faults import attempts_to, outcome_of, playing
+from faults import playing
 from program import Result, Run
+from registers import INPUT
 
 pytestmark = pytest.mark.every_version
+
+# --- Exit codes ---------------------------------------------------------------------------------
+
+Happens = Callable[[SimulatedCharger], Any]
+
+
+def play(outcome: Any, *addresses: int, **where: Any) -> Happens:
+    return lambda charger: charger.fault(outcome, *addresses, **where)
+
+
+def well(_: object) -> None: ...
+
+
+gone = SimulatedCharger.stop
+DYNAMIC, BOTH = "--set-dynamic-current=12", "--set-current=12"
+SET, SET_TOO = "Dynamic current: 16 A -> 12 A", "Failsafe current: 10 A -> 12 A"
+NOT_CONNECTED = "ERROR: Cannot connect to 127.0.0.1:{port}: "
+NOT_READ = "ERROR: Cannot read 127.0.0.1:{port}: "
+FAILED = "ERROR: failed writing current: "
+
+# What the charger does, an option, the exit code, and how each line on stderr begins.
+# fmt: off
+RUNS: dict[str, tuple[Happens, str, int, list[str]]] = {
+    "all is well": (well, "--details", 0, []),
+    "a range is refused":
+        (play(4, 1502), "", 0, ["WARNING: Cannot read input registers 1502-1513: "]),
+    "a value is impossible":
+        (lambda charger: charger.set(1014, 5000, bank=INPUT), "", 0,
+         ["WARNING: Voltage L1 (input register 1014) is 5000 V: "]),
+    "values are set": (well, BOTH, 0, [SET, SET_TOO]),
+    "nobody listens": (gone, "", 1, [NOT_CONNECTED]),
+    "the charger is silent": (play(SILENCE), "--timeout=0.05", 1, [NOT_READ]),
+    "every connection is reset": (play("reset"), "--details", 1, [NOT_READ]),
+    "all is refused": (play(7), "--details", 1, [NOT_READ + "exception 7 "]),
+    "it is no charger": (play("web server"), "--format=prometheus", 1, [NOT_READ]),
+    "the reading after a write fails":
+        (lambda charger: charger.fault(charger.vanish, 100), DYNAMIC, 1, [SET, NOT_CONNECTED]),
+    "an option is wrong": (well, "--unit=256", 2, ["usage: ", "vestel.py: error: "]),
+    "there is no such file": (well, "--config=/missing", 2, ["ERROR: /missing: "]),
+    "out of range": (well, "--set-dynamic-current=33", 3, [FAILED + "dynamic current 33 A "]),
+    "a write is refused": (play(3, write=True), DYNAMIC, 3, [FAILED + "dynamic current: "]),
+    "a timeout is refused":
+        (play(3, write=True), "--set-failsafe-timeout=30", 3, ["ERROR: failed writing timeout: "]),
+    "the second write is refused": (play(3, 2000, write=True), BOTH, 3, [SET, FAILED]),
+    "nobody listens to a write": (gone, BOTH, 3, [FAILED + NOT_CONNECTED[len("ERROR: "):]]),
+}
+# fmt: on
+PROCESSES = ["all is well", "nobody listens", "out of range"]
+
+
+@pytest.mark.parametrize(
+    ("how", "name"), [*(("call", name) for name in RUNS), *(("run", name) for name in PROCESSES)]
+)
+def test_exit_code_and_lines_say_what_happened(
+    request: pytest.FixtureRequest, charger: SimulatedCharger, clock: Clock, how: str, name: str
+) -> None:
+    happens, options, code, beginnings = RUNS[name]
+    happens(charger)
+    result = request.getfixturevalue(how)(*options.split(), charger=charger)
+    assert (result.returncode, type(result.returncode)) == (code, int)
+    assert bool(result.stdout) == (code == 0)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("  ")]
+    assert len(lines) == len(beginnings), result.stderr
+    for line, beginning in zip(lines, beginnings):
+        assert line.startswith(beginning.format(port=charger.port))
+
+
+# --- Nothing can be read ------------------------------------------------------------------------
 
 # All that a message may say to try.
 HINTS = [
@@ -24,106 +94,68 @@ HINTS = [
     "failsafe timeout", "try again later", "name server", "network interface",
 ]  # fmt: skip
 OTHER_MASTER = ["another master", "a running vestel.py", "failsafe timeout"]
-# The fault at every request, and what the line says to try.
-TRY: dict[str, list[str]] = {
-    "reset": OTHER_MASTER,
-    "close": OTHER_MASTER,
-    "half a reply and reset": OTHER_MASTER,
-    "short": [],
-    "long": [],
-    "other function": [],
-    "exception 0": [],
-    "other unit": ["--unit 0"],
-    "other protocol": ["check the address", "--port"],
-    "no Modbus": ["check the address", "--port"],
-    "web server": ["check the address", "--port"],
-    "exception 1": ["--unit 255"],
-    "exception 2": ["--unit 255", "--base 1"],
-    "exception 3": ["--unit 255"],
-    "exception 4": ["try again later"],
-    "exception 5": ["try again later"],
-    "exception 6": ["try again later"],
-    "exception 7": [],
-    "exception 9": [],
-    "exception 10": ["--unit 255"],
-    "exception 11": ["--unit 255"],
-    "exception 255": [],
-}
+LATE = ["--timeout", *OTHER_MASTER]
+# Options, the faults at every request, and what the line says to try.
+TRY: list[tuple[str, str, list[str]]] = [
+    ("", "reset; close; half a reply and reset", OTHER_MASTER),
+    ("", "silence; other transaction", ["--unit 255", *LATE]),
+    ("", "short; long; other function; exception 0", []),
+    ("", "other unit", ["--unit 0"]),
+    ("", "other protocol; no Modbus; web server", ["check the address", "--port"]),
+    ("", "exception 2", ["--unit 255", "--base 1"]),
+    ("", "exception 1; exception 3; exception 10; exception 11", ["--unit 255"]),
+    ("", "exception 4; exception 5; exception 6", ["try again later"]),
+    ("", "exception 7; exception 9; exception 255", []),
+    # What was tried is not what may be tried.
+    ("--unit=255", "exception 2", ["--unit 1", "--base 1"]),
+    ("--base=1", "exception 2", ["--unit 255", "--base 0"]),
+    ("--unit=255 --base=1", "exception 2", ["--unit 1", "--base 0"]),
+    ("--unit=7", "exception 2", ["--unit 255", "--base 1"]),
+    ("--unit=255", "exception 1; exception 10; exception 11", ["--unit 1"]),
+    ("--unit=255", "silence", ["--unit 1", *LATE]),
+    ("--base=1", "silence", ["--unit 255", *LATE]),
+]
 
 
 def hints(text: str) -> list[str]:
     return [hint for hint in HINTS if re.search(rf"(?<!\w){re.escape(hint)}\b", text)]
 
 
-def only(*said: str) -> list[str]:
-    return [hint for hint in HINTS if hint in said]
-
-
-def error_line(result: Result[str]) -> str:
-    """Return the one line that there is; nothing on stdout."""
+def error_line(result: Result[str], *said: str) -> str:
+    """Return the one line that there is, which gives these hints; nothing is on stdout."""
     assert (result.returncode, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith(("ERROR: Cannot connect to ", "ERROR: Cannot read "))
+    assert hints(line) == [hint for hint in HINTS if hint in said]
     return line
-
-
-# --- Nothing can be read ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", TRY)
-def test_where_nothing_is_read_the_line_says_what_may_help(
-    call: Run, charger: SimulatedCharger, clock: Clock, name: str
-) -> None:
-    charger.fault(outcome_of(name))
-    line = error_line(call(charger=charger))
-    assert hints(line) == only(*TRY[name])
-    assert not re.search(r"exception 0\b", line)
-
-
-@pytest.mark.parametrize("name", ["silence", "other transaction"])
-def test_silence_hints_at_other_masters_first(
-    call: Run, charger: SimulatedCharger, clock: Clock, name: str
-) -> None:
-    with playing(charger, name, clock=clock):
-        line = error_line(call("--timeout=20", charger=charger))
-    assert hints(line) == only("--unit 255", "--timeout", *OTHER_MASTER)
-    assert line.index("another master") < line.index("--unit")
 
 
 @pytest.mark.parametrize(
     ("options", "name", "said"),
-    [
-        (["--unit=255"], "exception 2", ["--unit 1", "--base 1"]),
-        (["--base=1"], "exception 2", ["--unit 255", "--base 0"]),
-        (["--unit=255", "--base=1"], "exception 2", ["--unit 1", "--base 0"]),
-        (["--unit=7"], "exception 2", ["--unit 255", "--base 1"]),
-        (["--unit=255"], "exception 10", ["--unit 1"]),
-        (["--unit=255"], "exception 11", ["--unit 1"]),
-        (["--unit=255", "--timeout=0.1"], "silence", ["--unit 1", "--timeout", *OTHER_MASTER]),
-        (["--base=1", "--timeout=0.1"], "silence", ["--unit 255", "--timeout", *OTHER_MASTER]),
-    ],
+    [(options, name, said) for options, names, said in TRY for name in names.split("; ")],
 )
-def test_what_may_be_tried_is_not_what_was_tried(
-    call: Run, charger: SimulatedCharger, options: list[str], name: str, said: list[str]
+def test_where_nothing_is_read_the_line_says_what_may_help(
+    call: Run, charger: SimulatedCharger, clock: Clock, options: str, name: str, said: list[str]
 ) -> None:
-    charger.fault(outcome_of(name))
-    assert hints(error_line(call(*options, charger=charger))) == only(*said)
+    with playing(charger, name, clock=clock):
+        result = call("--timeout=20", *options.split(), charger=charger)
+    line = error_line(result, *said)
+    assert not re.search(r"exception 0\b", line)
+    if "--timeout" in said:  # the first cause is the first that is named
+        assert line.index("another master") < line.index("--unit")
 
 
-# --- Something was read -------------------------------------------------------------------------
-
-PROMPT = [name for name in TRY if name not in ("exception 5", "exception 6")]
-
-
-@pytest.mark.parametrize("name", PROMPT)
+@pytest.mark.parametrize(
+    "name", [name for options, names, _ in TRY if not options for name in names.split("; ")]
+)
 def test_once_a_register_was_read_unit_and_base_are_right(
-    call: Run, charger: SimulatedCharger, name: str
+    call: Run, charger: SimulatedCharger, clock: Clock, name: str
 ) -> None:
     """The charger answers one range and no more, or all but details."""
     for skip in (1, 7):
         charger.forget()
-        charger.fault(outcome_of(name), skip=skip)
-        result = call("--details", charger=charger)
+        with playing(charger, name, skip=skip, clock=clock):
+            result = call("--details", "--timeout=20", charger=charger)
         assert result.stderr
         assert not re.search("--unit|--base|exception 0", result.stderr)
         is_read = name.startswith("exception") and name != "exception 0"
@@ -135,7 +167,8 @@ def test_once_a_register_was_read_unit_and_base_are_right(
 
 def test_a_refused_port_says_first_to_check_the_address(call: Run) -> None:
     port = free_port()
-    line = error_line(call("--ip=127.0.0.1", f"--port={port}"))
+    result = call("--ip=127.0.0.1", f"--port={port}")
+    line = error_line(result, "check the address", "web page", *OTHER_MASTER)
     found = re.match(
         f"ERROR: Cannot connect to 127.0.0.1:{port}: connection refused; "
         "check the address and the port, or .*Modbus TCP .*web page, or another master "
@@ -143,27 +176,15 @@ def test_a_refused_port_says_first_to_check_the_address(call: Run) -> None:
         line,
     )
     assert found, line
-    assert hints(line) == only("check the address", "web page", *OTHER_MASTER)
 
 
 def test_a_dead_host_costs_one_timeout(call: Run) -> None:
-    with dead_host() as port, attempts_to(port) as attempts:
+    with dead_host() as port:
         begin = time.monotonic()
-        line = error_line(call("--ip=127.0.0.1", f"--port={port}", "--timeout=0.2", "--details"))
-        assert time.monotonic() - begin >= 0.2
-    where = f"127.0.0.1:{port}"
-    assert line.startswith(f"ERROR: Cannot connect to {where}: no answer within 0.2 s; ")
-    assert hints(line) == only("check the address", "firewall")
-    assert attempts == [0.2]
-
-
-def test_a_connection_that_is_always_closed_is_an_error(
-    call: Run, charger: SimulatedCharger
-) -> None:
-    charger.resets_next = 1000
-    line = error_line(call(charger=charger))
-    assert hints(line) == only(*OTHER_MASTER)
-    assert charger.connections == 4
+        result = call("--ip=127.0.0.1", f"--port={port}", "--timeout=0.3", "--details")
+        assert time.monotonic() - begin >= 0.3
+    line = error_line(result, "check the address", "firewall")
+    assert line.startswith(f"ERROR: Cannot connect to 127.0.0.1:{port}: no answer within 0.3 s; ")
 
 
 @pytest.mark.parametrize(
@@ -171,14 +192,13 @@ def test_a_connection_that_is_always_closed_is_an_error(
     [
         ("reset", OTHER_MASTER),
         ("refused", ["check the address", "web page", *OTHER_MASTER]),
-        ("silent", ["--unit 255", "--timeout", *OTHER_MASTER]),
+        ("silent", ["--unit 255", *LATE]),
     ],
 )
 def test_a_box_with_another_master_says_so(call: Run, how: str, said: list[str]) -> None:
     with listening(masters=1, second_master=how) as charger:
         charger.other_master()
-        line = error_line(call("--timeout=0.1", charger=charger))
-    assert hints(line) == only(*said)
+        error_line(call("--timeout=0.1", charger=charger), *said)
 
 
 UNREACHABLE: list[tuple[str, Exception, str, list[str]]] = [
@@ -190,6 +210,7 @@ UNREACHABLE: list[tuple[str, Exception, str, list[str]]] = [
     ("FE80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["network interface"]),
     ("fe80::1%eth0", OSError(errno.ENODEV, "no device"), "no device", ["check the address"]),
     ("192.0.2.1", OSError(errno.ENETUNREACH, "no net"), "no net", ["check the address"]),
+    ("192.0.2.1", socket.timeout(), "no answer within 2 s", ["check the address", "firewall"]),
 ]
 
 
@@ -202,8 +223,8 @@ def test_an_address_without_a_way_says_what_to_check(
     found = error if is_name else [[(family, socket.SOCK_STREAM, 6, "", (ip, 502))]]
     look_up = mock.patch.object(socket, "getaddrinfo", side_effect=found)
     with look_up as looked_up, mock.patch.object(socket.socket, "connect", side_effect=error):
-        line = error_line(call(f"--ip={ip}", "--details"))
+        line = error_line(call(f"--ip={ip}", "--details"), *said)
     where = f"[{ip}]:502" if ":" in ip else f"{ip}:502"
     assert line.startswith(f"ERROR: Cannot connect to {where}: {why}; ")
-    assert (hints(line), looked_up.call_count) == (only(*said), 1)
+    assert looked_up.call_count == 1
     assert "network interface" not in said or line.endswith(f": {ip}%eth0")

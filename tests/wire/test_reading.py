@@ -6,53 +6,37 @@ import io
 import json
 import re
 import socket
-import time
+import threading
 from datetime import datetime, timezone
 from typing import Any
 from unittest import mock
 
 import pytest
-from charger import SILENCE, SimulatedCharger, late
+from charger import SimulatedCharger
 from clock import Clock
 from conftest import Memory
 from door import free_port, listening
 from faults import playing
 from program import Result, Run
 from readings import FORMATS, WHOLE, flat, reading_of
-from registers import (
-    CORE_RANGES,
-    FUNCTION,
-    GAPS,
-    HOLDING,
-    HUMAN,
-    INPUT,
-    RANGES,
-    Read,
-    Row,
-    read,
-    reads,
-    text,
-)
+from registers import GAPS, HOLDING, HUMAN, INPUT, RANGES, Read, read, reads, text
 
 pytestmark = pytest.mark.every_version
 
 READ_ALL = "--details", "--format=json"
 
 
-def json_of(result: Result[str]) -> dict[str, Any]:
-    """Return the reading that was printed, flat and as of NOW."""
-    assert result.returncode == 0, result.stderr
-    return flat(reading_of(result.stdout))
+def assert_whole(result: Result[str]) -> None:
+    """The usual reading was printed, and nothing else."""
+    assert (result.returncode, result.stderr) == (0, "")
+    assert reading_of(result.stdout) == WHOLE
 
 
-def value_by_value(ranges: list[list[Row]]) -> list[Read]:
-    """Return the requests where each range of several values is refused."""
-    return [
-        request
-        for rows in ranges
-        for request in [read(rows), *([read([row]) for row in rows] if len(rows) > 1 else [])]
-    ]
-
+VALUE_BY_VALUE: list[Read] = [  # the requests where each range of several values is refused
+    request
+    for rows in RANGES
+    for request in [read(rows), *([read([row]) for row in rows] if len(rows) > 1 else [])]
+]
 
 # --- What is asked ------------------------------------------------------------------------------
 
@@ -72,6 +56,7 @@ def test_a_reading_is_one_connection_and_a_request_a_range(
     assert call(*options, "--format", style, charger=charger).returncode == 0
     assert charger.reads == ORDER[:count]
     assert (charger.connections, charger.writes) == (1, [])
+    assert {request.unit for request in charger.requests} == {1}
 
 
 def test_a_process_reads_all_at_the_time_that_it_says(
@@ -80,39 +65,23 @@ def test_a_process_reads_all_at_the_time_that_it_says(
     before = datetime.now(timezone.utc).replace(microsecond=0)
     result = run(*READ_ALL, charger=charger, env={**environment, "TZ": "Asia/Tokyo"})
     after = datetime.now(timezone.utc)
-    assert (json_of(result), result.stderr) == (flat(WHOLE), "")
+    assert_whole(result)
     assert (charger.reads, charger.connections, charger.writes) == (ORDER, 1, [])
     timestamp = json.loads(result.stdout)["timestamp"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", timestamp)
     assert before <= datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S%z") <= after
 
 
-@pytest.mark.parametrize("unit", [None, 0, 1, 2, 247, 255])
-def test_the_unit_id_goes_out_as_given(
-    charger: SimulatedCharger, call: Run, unit: int | None
-) -> None:
-    options = [] if unit is None else [f"--unit={unit}"]
-    assert json_of(call(*READ_ALL, *options, charger=charger)) == flat(WHOLE)
-    expected = 1 if unit is None else unit
-    assert [request.unit for request in charger.requests] == [expected] * len(RANGES)
-
-
 @pytest.mark.parametrize("refuses_gaps", [False, True], ids=["ranges", "values"])
 def test_with_base_1_register_n_is_asked_for_as_n_minus_1(call: Run, refuses_gaps: bool) -> None:
     with listening(base=1, refuses_gaps=refuses_gaps) as charger:
-        result = call("-v", "--base=1", *READ_ALL, charger=charger)
-    assert json_of(result) == flat(WHOLE)
-    assert charger.reads == (value_by_value(RANGES) if refuses_gaps else reads(RANGES))
-    asked = re.findall("request (?:.. ){8}(.. ..)", result.stderr)
-    first, second = (int(numbers.replace(" ", ""), 16) for numbers in asked[:2])
-    assert (first, second) == (99, 399)
-
-
-def test_with_base_1_a_warning_names_the_usual_number(call: Run) -> None:
-    with listening(base=1) as charger:
         charger.lack(5004, bank=HOLDING)
-        stderr = call("--base=1", charger=charger).stderr
-    assert re.findall("500[345]", stderr) == ["5004"]
+        result = call("-v", "--base=1", *READ_ALL, charger=charger)
+    assert flat(reading_of(result.stdout)) == {**flat(WHOLE), "settings.dynamic_current_a": None}
+    assert charger.reads == (VALUE_BY_VALUE if refuses_gaps else reads(RANGES))
+    asked = re.findall("request (?:.. ){8}(.. ..)", result.stderr)
+    assert asked[:2] == ["00 63", "01 8f"]  # 99, 399
+    assert re.findall("WARNING.* register (.*):", result.stderr) == ["5004"]  # the usual number
 
 
 def test_the_rfid_tag_is_never_asked_for(charger: SimulatedCharger, call: Run) -> None:
@@ -127,18 +96,16 @@ def test_the_rfid_tag_is_never_asked_for(charger: SimulatedCharger, call: Run) -
 
 def test_a_charger_is_read_over_ipv6(call: Run) -> None:
     with listening(ipv6=True) as charger:
-        assert json_of(call(*READ_ALL, charger=charger)) == flat(WHOLE)
+        assert_whole(call(*READ_ALL, charger=charger))
     assert charger.host == "::1"
 
 
 def test_a_name_is_looked_up_once_per_connection(charger: SimulatedCharger, call: Run) -> None:
     charger.resets_first_request = 1
-    look_up = mock.Mock(side_effect=socket.getaddrinfo)
-    with mock.patch.object(socket, "getaddrinfo", look_up):
-        result = call("--ip=LocalHost", f"--port={charger.port}", *READ_ALL)
-    assert json_of(result) == flat(WHOLE)
-    assert (charger.connections, look_up.call_count) == (2, 2)
-    assert {call.args[0] for call in look_up.call_args_list} == {"LocalHost"}
+    with mock.patch.object(socket, "getaddrinfo", side_effect=socket.getaddrinfo) as look_up:
+        assert_whole(call("--ip=LocalHost", f"--port={charger.port}", *READ_ALL))
+    assert charger.connections == 2
+    assert [call.args[0] for call in look_up.call_args_list] == ["LocalHost"] * 2
 
 
 def test_a_host_is_reached_at_any_of_its_addresses(charger: SimulatedCharger, call: Run) -> None:
@@ -147,7 +114,7 @@ def test_a_host_is_reached_at_any_of_its_addresses(charger: SimulatedCharger, ca
         for port in (free_port(), charger.port)
     )
     with mock.patch.object(socket, "getaddrinfo", return_value=[refused, right]):
-        assert json_of(call("--ip=box", *READ_ALL)) == flat(WHOLE)
+        assert_whole(call("--ip=box", *READ_ALL))
 
 
 def test_the_charger_is_free_before_anything_is_printed(memory: Memory, call: Run) -> None:
@@ -172,61 +139,58 @@ def test_an_unsupported_range_is_read_value_by_value(
     for rows in RANGES if code != "gaps" else []:
         if len(rows) > 1:
             charger.fault(code, rows[0].address, times=1)
-    result = call(*READ_ALL, charger=charger)
-    assert (json_of(result), result.stderr) == (flat(WHOLE), "")
-    assert charger.reads == value_by_value(RANGES)
+    assert_whole(call(*READ_ALL, charger=charger))
+    assert charger.reads == VALUE_BY_VALUE
     assert charger.connections == 1
 
 
 def test_what_gaps_hold_is_in_no_value(charger: SimulatedCharger, call: Run) -> None:
     charger.image.update(dict.fromkeys(GAPS, 0xA5A5))
-    assert json_of(call(*READ_ALL, charger=charger)) == flat(WHOLE)
+    assert_whole(call(*READ_ALL, charger=charger))
 
 
 # --- Time ---------------------------------------------------------------------------------------
 
 
 def test_the_timestamp_is_when_the_reading_began(memory: Memory, call: Run, clock: Clock) -> None:
-    memory.clock, memory.delay = clock, 1.0
+    memory.delay = 1.0
     result = call("--ip=charger", *READ_ALL)
     assert clock.passed == 13
     assert json.loads(result.stdout)["timestamp"] == "2026-11-20T08:15:30+00:00"
 
 
-def test_the_timeout_is_that_of_each_reply(charger: SimulatedCharger, call: Run) -> None:
-    charger.fault(late(0.2), 5004)
-    assert json_of(call(*READ_ALL, "--timeout=60", charger=charger)) == flat(WHOLE)
-    charger.forget()
-    charger.fault(SILENCE)
-    begin = time.monotonic()
-    result = call("--timeout=0.1", charger=charger)
-    assert time.monotonic() - begin >= 4 * 0.1
-    assert "no reply within 0.1 s" in result.stderr
+@pytest.mark.parametrize(("seconds", "end"), [(1, ""), (2, "a reply that is too short\n")])
+def test_the_timeout_is_that_of_each_whole_reply(
+    charger: SimulatedCharger, call: Run, clock: Clock, seconds: float, end: str
+) -> None:
+    def drip(self: socket.socket, size: int, *flags: int) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            clock.sleep(seconds)
+            size = 1
+        return super(socket.socket, self).recv(size, *flags)
+
+    with mock.patch.object(socket.socket, "recv", drip):
+        result = call("--timeout=100", charger=charger)  # the longest reply has 85 bytes
+    assert (result.stderr == "", result.stderr.endswith(end)) == (not end, True)
+    assert clock.passed > 100
 
 
 # --- What -v adds -------------------------------------------------------------------------------
-
-LINE = re.compile(r"\d\d:\d\d:\d\d\.\d\d\d (127\.0\.0\.1:\d+): (.*)")
 
 
 def test_verbose_shows_each_request_and_reply_in_hex(charger: SimulatedCharger, call: Run) -> None:
     result = call("-v", "--unit=17", charger=charger)
     assert (result.returncode, result.stdout) == (0, HUMAN)
-    matches = [LINE.fullmatch(line) for line in result.stderr.splitlines()]
-    assert {match and match[1] for match in matches} == {f"127.0.0.1:{charger.port}"}
-    first, *log = [match[2] for match in matches if match]
-    assert first == "connected"
-    assert len(log) == 2 * len(CORE_RANGES)
-    for rows, request, reply in zip(CORE_RANGES, log[::2], log[1::2]):
-        bank, address, count = read(rows)
-        function = FUNCTION[bank]
-        held = [charger.image.get((bank, address + n), 0) for n in range(count)]
-        words = "".join(f"{word:04x}" for word in held)
-        sent, came = request.split("request ")[1], reply.split("reply ")[1]
-        asked = f"0000000611{function:02x}{address:04x}{count:04x}"
-        assert sent.replace(" ", "")[4:] == asked
-        assert came.replace(" ", "").endswith(f"11{function:02x}{2 * count:02x}{words}")
-        assert came[:5] == sent[:5]  # the transaction
+    head = rf"\d\d:\d\d:\d\d\.\d\d\d 127\.0\.0\.1:{charger.port}: "
+    connected, *log = [re.sub(head, "", line) for line in result.stderr.splitlines()]
+    assert (connected, len(log)) == ("connected", 14)
+    assert [line.split()[1:3] for line in log[::2]] == [line.split()[1:3] for line in log[1::2]]
+    assert [re.sub("(request|reply) (.. ..)", r"\1", line) for line in log[-4:]] == [
+        "request 00 00 00 06 11 03 07 d0 00 03",
+        "reply 00 00 00 09 11 03 06 00 0a 00 00 00 15",
+        "request 00 00 00 06 11 03 13 8c 00 01",
+        "reply 00 00 00 05 11 03 02 00 10",
+    ]
 
 
 @pytest.mark.parametrize(
