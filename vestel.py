@@ -1950,8 +1950,8 @@ class Poller:
             except NothingRead as error:
                 self._lose(error)
                 # It has just started, and will answer soon. So a refused heartbeat says little.
-                soon = time.monotonic() + self._interval_s
-                self.charger.heartbeat_due = min(self.charger.heartbeat_due, soon)
+                if self.charger.lacks_heartbeat:
+                    self.charger.heartbeat_due = time.monotonic() + self._interval_s
             intervals = (time.monotonic() - due) // self._interval_s + 1
             due += self._interval_s * intervals
             while time.monotonic() < due:
