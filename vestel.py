@@ -2175,6 +2175,7 @@ class Screen:
     def __init__(self, name: str, log: Log) -> None:
         self._name, self._log = name, log
         self._newest_line = ""
+        self._drawn: object = None
         self._levels = BLOCKS if BLOCKS.encode(sys.stdout.encoding or "ascii", "ignore") else ASCII
         log.write = self._note
         write_stdout(ENTER_SCREEN)
@@ -2186,6 +2187,7 @@ class Screen:
         write_stdout(LEAVE_SCREEN)
         os.kill(os.getpid(), signal.SIGSTOP)
         write_stdout(ENTER_SCREEN)
+        self._drawn = None
 
     def close(self) -> None:
         """Give the terminal back, with the newest line."""
@@ -2214,18 +2216,17 @@ class Screen:
         """Draw each snapshot, and again where the terminal has changed, or was another's."""
         import shutil
 
-        drawn: object = None
         looked_at = 0.0
         for snapshot in newest:
             size = shutil.get_terminal_size()
             was_stopped = time.monotonic() > looked_at + 3 * REFRESH_S  # Ctrl-Z, then fg
             looked_at = time.monotonic()
             shown = snapshot, size, self._newest_line
-            if was_stopped or shown != drawn:
+            if was_stopped or shown != self._drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
                 text = "\r\n".join(self._with_end(line, size.columns) for line in lines)
                 write_stdout(f"\x1b[H{text}\x1b[J")
-                drawn = shown
+                self._drawn = shown
 
 
 # --- The page of --listen -------------------------------------------------------------------
@@ -2237,7 +2238,7 @@ body { background: Canvas; font: 1rem/1.4 system-ui, sans-serif; margin: 0 auto;
   overflow-wrap: anywhere; padding: 1rem }
 h1, #power { font-size: clamp(1.7rem, 6vw, 2.8rem); line-height: 1.15; margin: 0 }
 h2, p { font-size: 1rem; margin: .25rem 0 }
-#about, dt, th, text { font-weight: normal; opacity: .7 }
+#about, dt, th { font-weight: normal; opacity: .7 }
 .good { color: var(--good) } .bad { color: var(--bad) } [id]:empty { display: none }
 dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem } dd { font-size: 1.3rem; margin: 0 }
 section, figure { border: 1px solid var(--line); border-radius: .6rem; break-inside: avoid;
@@ -2245,12 +2246,15 @@ section, figure { border: 1px solid var(--line); border-radius: .6rem; break-ins
 svg { overflow: visible; width: 100% } text { fill: currentColor; font-size: .75rem }
 line { stroke: var(--line) } path { fill: var(--good); opacity: .5; stroke: var(--good);
   vector-effect: non-scaling-stroke }
-main { columns: 22rem } table { border-collapse: collapse; font-size: .9rem; width: 100% }
+.cards { columns: 22rem } footer { margin-top: 1rem }
+table { border-collapse: collapse; font-size: .9rem; width: 100% }
 th, td { padding: .25rem 0 .25rem .5rem; text-align: right; vertical-align: top }
 th { overflow-wrap: normal } tbody th { padding-left: 0; text-align: left }
 thead + tbody td, tbody:first-child th { white-space: nowrap }
 tr + tr { border-top: 1px solid var(--line) }
 #connection:not(:empty) ~ * { filter: grayscale(1); opacity: .6 }
+@media (max-width: 26rem) { body { padding: .5rem } section, figure { padding: .5rem }
+  table { font-size: .75rem } th, td { padding-left: .25rem } }
 """
 SCRIPT = """
 let seen = new Date()
@@ -2310,11 +2314,11 @@ def format_page(name: str, snapshot: Snapshot) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>{escape(state)} {power} - Vestel EVC04</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>{CSS}</style></head><body>
-<p id="connection" class="bad" role="alert"></p><p id="about">{escape(about)}</p>
+<p id="connection" class="bad" role="alert"></p><main><p id="about">{escape(about)}</p>
 <h1 id="state" class="{style}" aria-live="polite">{escape(state)}</h1><p id="power">{power}</p>
 <div id="warnings" class="{"bad" if snapshot.warnings else ""}">{notes}</div>
 <dl id="glance">{glance}</dl>
-<figure id="plot">{_plot_svg(snapshot.powers)}</figure><main>{cards}</main>
+<figure id="plot">{_plot_svg(snapshot.powers)}</figure><div class="cards">{cards}</div></main>
 <footer><a href="metrics">Prometheus metrics</a> &middot; <a href="vestel-data.json">JSON</a>
 <noscript><p>Without JavaScript this page does not renew itself.</p></noscript></footer>
 <script>{SCRIPT}</script></body></html>
@@ -2358,9 +2362,9 @@ def _plot_svg(powers: Powers) -> str:
         marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
     path = "".join(f"M{x} {zero}v-{watts}h1v{watts}" for x, watts in bars.items())
     return (
-        f'<h2>{_plot_title(top)}</h2><svg height="205" aria-hidden="true">{marks}'
+        f'<h2>{_plot_title(top)}</h2><svg height="205" aria-hidden="true">'
         f'<svg y="20" height="160" viewBox="0 0 360 {zero}" preserveAspectRatio="none">'
-        f'<path d="{path}"/></svg></svg>'
+        f'<path d="{path}"/></svg>{marks}</svg>'
     )
 
 

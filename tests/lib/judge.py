@@ -195,6 +195,8 @@ class JudgedCharger(SimulatedCharger):
         self.attempts_in_vain += 1
         if self.attempts_in_vain > 30 + (now - self.answered_at) / 14:
             self.violated(f"{self.attempts_in_vain} attempts to connect in vain")
+        if self.calm > SETTLED and self.attempts[-26:-25] > [now - SETTLED]:
+            self.violated("again and again a new connection, and all is well")
 
     def connected(self, link: Link | None) -> None:
         if link is None:

@@ -29,8 +29,7 @@ def stamp(world: World) -> float:
 
 
 @pytest.mark.parametrize(
-    ("every", "seconds"),
-    [(math.inf, 5), (86400, 5), (10, 5), (5, 5), (3, 3), (2.5, 2.5), (1, 1)],
+    ("every", "seconds"), [(math.inf, 5), (86400, 5), (10, 5), (5, 5), (3, 3), (2.5, 2.5), (1, 1)]
 )
 @pytest.mark.parametrize("failsafe_timeout", [6, 300])
 def test_reading_is_made_each_5_s_or_n_if_less(

@@ -138,7 +138,7 @@ for (const [name, seconds] of Object.entries(FRAMES)) {
     all.selectNodeContents(page.querySelector("#identity td") || page.body)
     view.getSelection().addRange(all)
     setTimeout(() => {
-      const filter = view.getComputedStyle(page.getElementById("state")).filter
+      const filter = view.getComputedStyle(page.querySelector("main")).filter
       const html = page.documentElement.outerHTML, selected = String(view.getSelection())
       noted[name] = {html, changed: [...changed], selected, filter}
       document.querySelector("pre").textContent = JSON.stringify(noted)

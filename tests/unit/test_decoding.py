@@ -1,20 +1,20 @@
-"""What the words of the registers mean: numbers, states, faults, times, and what cannot be."""
+"""What the words of the registers mean: numbers, times, states, texts, and what cannot be."""
 
 from __future__ import annotations
 
 import json
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 import registers
-from conftest import Memory
 from hypothesis import given
 from hypothesis import strategies as st
-from program import Run, fuzzed
-from readings import WHOLE, changed, decode, flat, holding, printable, reading_of, sample_values
-from registers import MAXIMUM, REGISTERS, SAMPLES, STATES, Row, image, lost_with, row, span, u32
+from program import fuzzed
+from readings import WHOLE, changed, decode, flat, holding, printable, sample_values, samples
+from registers import MAXIMUM, REGISTERS, SAMPLES, STATES, Row, image, lost_with, packed, row, span
+from registers import text as wide
 
 import vestel
 
@@ -226,12 +226,77 @@ def test_a_number_of_all_ones_is_null_with_a_warning(row: Row) -> None:
     assert not metrics & sample_values(vestel.format_prometheus(reading)).keys()
 
 
-def test_a_warning_of_an_impossible_value_reaches_stderr(memory: Memory, call: Run) -> None:
-    memory.set(1020, *u32(250_123), bank=registers.INPUT)
-    result = call("--ip=charger", "--details", "--format=json")
-    impossible = {"electrical.power.total_w": None, "electrical.power.total_kw": None}
-    assert changed(reading_of(result.stdout)) == impossible
-    assert re.fullmatch(r"WARNING: .*\binput registers 1020-1021\b.*\n", result.stderr)
+# --- Texts ----------------------------------------------------------------------------------------
+
+Layout = Callable[[str, int], "list[int]"]
+LAYOUTS = pytest.mark.parametrize("layout", [wide, packed])
+
+
+def serial_of(words: list[int]) -> str:
+    """Return the serial number that these words are. There is no warning."""
+    reading, warnings = decode(holding({100: words}))
+    assert warnings == []
+    return str(reading["identity"]["serial"])
+
+
+# fmt: off
+TEXTS: dict[str, tuple[list[int], str]] = {
+    "empty": ([0] * 25, ""), "all ones": ([0xFFFF] * 25, ""),
+    "full": (wide("ABCDEFGHIJKLMNOPQRSTUVWXY", 25), "ABCDEFGHIJKLMNOPQRSTUVWXY"),
+    "not ASCII": (wide("Zürich 24 €", 25), "Zürich 24 €"),
+    "above 16 bits": (wide("V\ud83d\udd0cE", 25), "V\U0001f50cE"),
+    "half a character": (wide("V\ud83dE\udd0c", 25), "VE"),
+    "more after a 0": ([*wide("VEST1", 6), *wide("OLD", 19)], "VEST1"),
+    "packed, one": (packed("V", 25), "V"), "packed, odd": (packed("VEST-1234", 25), "VEST-1234"),
+    "packed, even": (packed("VEST-12345", 25), "VEST-12345"),
+    "packed, full": (packed("0123456789" * 5, 25), "0123456789" * 5),
+    "packed, not ASCII": (packed("Zürich 24 €", 25), "Zürich 24 €"),
+    "packed, not UTF-8": ([0x5645, 0xFFFE, 0x5354, *[0] * 22], "VEST"),
+    "packed, after a 0": ([0x5645, 0x5354, 0x3100, 0x4F4C, *[0] * 21], "VEST1"),
+}
+TRAILING = {
+    "VEST1  ": "VEST1", "VEST1".ljust(25): "VEST1", "VEST1 \t \r\n": "VEST1", "VEST1 \x1b ": "VEST1",
+    "VEST 1": "VEST 1", "  VEST1": "  VEST1", "   ": "",
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("words", "expected"), TEXTS.values(), ids=[*TEXTS])
+def test_text_is_decoded_in_both_layouts(words: list[int], expected: str) -> None:
+    assert serial_of(words) == expected
+
+
+@LAYOUTS
+@pytest.mark.parametrize(("held", "expected"), TRAILING.items(), ids=repr)
+def test_trailing_blanks_go_and_others_stay(layout: Layout, held: str, expected: str) -> None:
+    assert serial_of(layout(held, 25)) == expected
+
+
+UNRULY = 'A"\\\x1b[31m\nB\r\t\x7f\x85\x9b\u2028\u202eC'
+RULY = 'A"\\[31mBC'
+
+
+@LAYOUTS
+def test_unruly_text_stays_one_harmless_token(layout: Layout) -> None:
+    reading, _ = decode(holding({100: layout(UNRULY, 25), 130: layout(UNRULY, 50)}))
+    assert changed(reading) == {"identity.serial": RULY, "details.chargepoint_id": RULY}
+    assert vestel.format_human(reading).count(f" {RULY}\n") == 2
+    exposition = vestel.format_prometheus(reading)
+    assert sample_values(exposition) == SAMPLES
+    assert {labels.get("serial", RULY) for _, labels, _ in samples(exposition)} == {RULY}
+
+
+CHARACTERS: dict[str, Any] = {"exclude_categories": ["Cs"], "min_codepoint": 1}  # no halves, no 0
+
+
+@fuzzed
+@given(
+    held=st.text(st.characters(max_codepoint=0xFFFF, **CHARACTERS), max_size=24),
+    short=st.text(st.characters(**CHARACTERS), max_size=12),
+)
+def test_fuzz_text_keeps_what_is_printable(held: str, short: str) -> None:
+    assert serial_of(wide("V" + held, 25)) == ("V" + printable(held)).rstrip(" ")
+    assert serial_of(packed("Ve" + short, 25)) == ("Ve" + printable(short)).rstrip(" ")
 
 
 # --- Any words ----------------------------------------------------------------------------------

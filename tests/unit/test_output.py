@@ -1,4 +1,4 @@
-"""main() called by a program: streams of any kind, and what they were is put back."""
+"""What goes to streams of any kind where a program calls main(), and the log behind them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 import signal
 import sys
 from typing import Any, Callable
+from unittest import mock
 
 import pytest
 from conftest import Memory
 from program import Run
-from readings import reading_of
 from registers import HUMAN, HUMAN_DETAILS, INPUT, text
 
 import vestel
@@ -71,16 +71,7 @@ def test_a_stream_that_can_only_write_is_enough(
     assert ("Traceback" in err.text, bool(err.text)) == (False, bool(logged))
 
 
-def test_a_terminal_without_a_buffer_gets_indented_json(memory: Memory, streams: Streams) -> None:
-    out, err = Plain(), Plain()
-    out.isatty = lambda: True  # type: ignore[attr-defined]
-    assert streams(out, err, "--ip=charger", "--format=json") == 0
-    assert reading_of(out.text)["identity"]["serial"] == "VEST1234567890"
-    assert '\n  "identity": {\n' in out.text
-    assert err.text == ""
-
-
-@pytest.mark.parametrize("options", ["--demo", "--demo --format=json", "--help"])
+@pytest.mark.parametrize("options", ["--demo", "--help"])
 def test_a_closed_stdout_is_one_error(streams: Streams, options: str) -> None:
     for out in (closed(), None):
         err = Plain()
@@ -136,3 +127,44 @@ def test_an_error_cannot_steer_a_terminal(streams: Streams) -> None:
     assert streams(Plain(), err, "--config=/missing/\x1b[31m\n\x07\x9b\u202e") == 2
     assert err.text.startswith(r"ERROR: /missing/\x1b[31m\n\x07\x9b\u202e: ")
     assert err.text[:-1].isprintable()
+
+
+# --- The log ---------------------------------------------------------------------------------------
+
+
+def collecting(log: vestel.Log) -> list[str]:
+    lines: list[str] = []
+    log.write = lambda line: lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_line_is_written_at_once_or_at_the_flush(waits: bool) -> None:
+    log = vestel.Log(waits=waits)
+    lines = collecting(log)
+    log("one")
+    assert (lines, log.has_news.is_set()) == ([] if waits else ["one"], True)
+    log("two")
+    log.flush()
+    log.flush()
+    assert lines == ["one", "two"]
+
+
+def test_the_oldest_lines_go_where_nobody_takes_any() -> None:
+    log = vestel.Log(waits=True)
+    lines = collecting(log)
+    for number in range(3000):
+        log(f"{number}")
+    log.flush()
+    assert (len(lines), lines[0], lines[-1]) == (1000, "2000", "2999")
+
+
+def test_a_line_that_is_interrupted_is_not_lost() -> None:
+    log = vestel.Log(waits=True)
+    log("Dynamic current: 16 A -> 12 A")
+    log.write = mock.Mock(side_effect=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        log.flush()
+    lines = collecting(log)
+    log.flush()
+    assert lines == ["Dynamic current: 16 A -> 12 A"]
