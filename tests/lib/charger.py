@@ -1,8 +1,4 @@
-"""A simulated Vestel EVC04: its registers, what it does of itself, and the faults of real boxes.
-
-It has two doors, and does the same behind both. `connect` gives a connection in memory, as
-vestel.py uses one, for simulated time. door.py lets it listen on a socket, in real time.
-"""
+"""A simulated Vestel EVC04 with two doors: `connect`, in memory, and that of door.py, a socket."""
 
 from __future__ import annotations
 
@@ -46,13 +42,10 @@ class Late(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What a socket sends in place of a reply: (request frame, right reply frame) -> pieces."""
-
-    play: Play
+    play: Play  # (request frame, right reply frame) -> what a socket sends in place of the reply
 
 
-# What comes of a request in place of its reply: an exception (its code), one of these, or frames
-# (or the name of some in door.PLAYS).
+# What comes of a request: an exception (its code), one of these, frames, or a name in door.PLAYS.
 SILENCE, RESET, CLOSE, GARBAGE = BROKEN = "silence", "reset", "close", "no Modbus"
 Outcome = Union[int, str, Late, Frames]
 late = Late
@@ -72,7 +65,6 @@ class Link:
         self.is_cut = False  # the charger has ended it, and the next request finds out
 
     def cut(self) -> None:
-        """End the connection from the side of the charger."""
         self.is_cut = True
         self.charger.hang_up(self)
 
@@ -152,11 +144,7 @@ class SimulatedCharger:
                 self.changed(register)
 
     def lack(self, *addresses: int, bank: str = INPUT) -> None:
-        """Answer exception 2 for these registers from now on."""
         self.unsupported.update((bank, address) for address in addresses)
-
-    def set_firmware(self, version: str) -> None:
-        self.set(registers.FIRMWARE, *registers.text(version, 50), bank=INPUT)
 
     def _put(self, address: int, number: int) -> None:
         self.image[INPUT, address] = number >> 16
@@ -204,7 +192,6 @@ class SimulatedCharger:
         return None, True
 
     def carry_out(self, request: Request) -> tuple[int | None, list[int]]:
-        """Carry out a request; return an exception or None, and the words of a read."""
         with self._lock:
             if request.write:
                 return self._write(request.address, request.value), []
@@ -236,7 +223,6 @@ class SimulatedCharger:
         if address == HEARTBEAT:
             self.heartbeats.append(self.clock.now)
             self.image[HOLDING, HEARTBEAT] = value
-            self.heartbeat_given()
             return None
         is_without = address == DYNAMIC and self.image[INPUT, CABLE] < VEHICLE
         how = self.without_vehicle if is_without else ""
@@ -253,7 +239,6 @@ class SimulatedCharger:
         return None
 
     def replied(self, link: Link, request: Request, outcome: Outcome | None) -> None:
-        """Note what has come of a request; None is a reply."""
         if outcome is None or isinstance(outcome, (Late, Frames)):
             self.answered(request)
             return
@@ -264,7 +249,6 @@ class SimulatedCharger:
     # --- Its connections ------------------------------------------------------------------------
 
     def greeting(self) -> str:
-        """Return how the charger meets an attempt to connect: "" is that it serves it."""
         if self.away:
             return self.away
         if self.clock.now < self.locked_until:
@@ -277,7 +261,6 @@ class SimulatedCharger:
         return ""
 
     def refuses_now(self) -> bool:
-        """Tell whether nothing is to listen on the socket at this moment."""
         is_full = self.second_master == "refused" and len(self.links) >= self.masters
         return self.away == "refused" or self.clock.now < self.locked_until or is_full
 
@@ -306,7 +289,6 @@ class SimulatedCharger:
             self.door.update()
 
     def other_master(self) -> Link:
-        """Let another master connect; its close() ends that."""
         self.connections += 1
         return self.take(Link(self, self.connections))
 
@@ -386,7 +368,6 @@ class SimulatedCharger:
         return end
 
     def vanish(self, request: Request) -> Outcome:
-        """Be gone in place of a reply: a fault."""
         if self.door is None:
             self.away = "refused"
         else:
@@ -447,7 +428,6 @@ class SimulatedCharger:
     def fight(
         self, value: int, every: float, address: int = DYNAMIC, costs_connection: bool = False
     ) -> Cancel:
-        """Let another master set a value again and again; return what ends that."""
         wanted = [True]
 
         def set_it() -> None:
@@ -480,7 +460,6 @@ class SimulatedCharger:
 
     @property
     def period(self) -> float:
-        """How often (s) it looks at the heartbeat."""
         return max(self.shortest_look, self.failsafe_timeout / 2)
 
     def _look(self) -> None:
@@ -507,17 +486,14 @@ class SimulatedCharger:
 
     @property
     def reads(self) -> list[tuple[str, int, int]]:
-        """Every read that came: (bank, address, count)."""
         return [(r.bank, r.address, r.value) for r in list(self.requests) if not r.write]
 
     @property
     def writes(self) -> list[tuple[int, int]]:
-        """Every write that came, carried out or not: (address, value)."""
         return [(r.address, r.value) for r in list(self.requests) if r.write]
 
     @property
     def settings(self) -> list[tuple[int, int]]:
-        """Every write that came and was no heartbeat: (address, value)."""
         return [write for write in self.writes if write[0] != HEARTBEAT]
 
     def times_of(self, *addresses: int, write: bool | None = None) -> list[float]:
@@ -530,17 +506,11 @@ class SimulatedCharger:
             one.clear()
         self.connections = self.thrown_out = self.resets_next = 0
 
-    def nothing(self, *about: Any, **more: Any) -> None:
+    def nothing(self, *about: Any) -> None:
         """Do nothing: what happens is for a subclass to look at."""
 
-    attempted = nothing  # to connect
-    connected = nothing  # (link), or (None): in vain
-    requested = nothing  # (link, request)
-    answered = nothing  # (request)
-    failed = nothing  # (request, outcome): an exception has gone out, or no reply
-    heartbeat_given = nothing
-    changed = nothing  # (address): has another value
-    throws_out = nothing  # a master without a heartbeat, in this moment
+    # (), (link) or (None) in vain, (link, request), (request), (request, outcome), (address), ()
+    attempted = connected = requested = answered = failed = changed = throws_out = nothing
 
 
 class MemoryConnection(Link):
@@ -568,8 +538,7 @@ class MemoryConnection(Link):
         if self.is_cut:
             raise self._broken(request, RESET)
         outcome, is_executed = charger.decide(self, request)
-        assert not isinstance(outcome, Frames), "frames need a socket"
-        assert not isinstance(outcome, str) or outcome in BROKEN, "frames need a socket"
+        assert outcome in BROKEN or not isinstance(outcome, (str, Frames)), "needs a socket"
         begin = max(clock.now, self.free_at)
         reply_at = begin + charger.delay
         if isinstance(outcome, Late):

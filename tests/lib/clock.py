@@ -18,7 +18,6 @@ HASTE = 100_000  # so many calls without any time passing are a loop that never 
 
 
 def gaps(times: Sequence[float]) -> list[float]:
-    """Return how long after each moment the next one came."""
     return [later - earlier for earlier, later in zip(times, times[1:])]
 
 
@@ -30,7 +29,6 @@ class _Happenings:
         self._numbers = itertools.count()
 
     def next_at(self) -> float:
-        """Return the moment of the next one, or infinity."""
         return self._heap[0][0] if self._heap else math.inf
 
     def at(self, when: float, happen: Happen) -> Cancel:
@@ -44,7 +42,6 @@ class _Happenings:
         return cancel
 
     def after(self, seconds: float, happen: Happen) -> Cancel:
-        """Let something happen so many seconds from now; return what cancels it."""
         return self.at(self.now + seconds, happen)
 
     def start(self) -> None:
@@ -55,16 +52,12 @@ class _Happenings:
 
 
 class Clock(_Happenings):
-    """Simulated time, which passes when somebody sleeps and by nothing else.
-
-    It takes the place of the module `time` in vestel.py. `now` is the monotonic time. The clock of
-    the computer is `ahead` of it, and may jump.
-    """
+    """Simulated time in place of the module `time`: it passes when somebody sleeps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = START
-        self.ahead = START_UTC - START
+        self.now = START  # monotonic
+        self.ahead = START_UTC - START  # the clock of the computer, which may jump
         self.latest = math.inf  # a moment that must not be reached: something never ends then
         self._calls = 0  # since time has passed
 
@@ -96,7 +89,6 @@ class Clock(_Happenings):
             self.now, self._calls = when, 0
 
     def jump(self, seconds: float) -> None:
-        """Set the clock of the computer. The monotonic time does not notice."""
         self.ahead += seconds
 
 

@@ -1,7 +1,4 @@
-"""The socket of the simulated charger, served by pyModbusTCP, and the faults of frames.
-
-Not by pymodbus: vestel.py is never tested against its own understanding of the protocol.
-"""
+"""The socket of the charger, and the faults of frames: pyModbusTCP, not what vestel.py uses."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+from functools import partial
 from typing import Any, Callable, Iterator
 
 from charger import CLOSE, GARBAGE, RESET, SILENCE, Frames, Late, Link, Request, SimulatedCharger
@@ -29,13 +27,11 @@ def _with(reply: bytes, at: int, *values: int) -> bytes:
 
 
 def _resized(reply: bytes, words: int) -> bytes:
-    """Return a reply with one register more or less, and lengths that agree with it."""
     body = reply[9 : len(reply) + min(0, 2 * words)] + b"\x12\x34" * words
     return reply[:4] + struct.pack(">H", len(body) + 3) + reply[6:8] + bytes([len(body)]) + body
 
 
 def _earlier(request: bytes, words: int) -> bytes:
-    """Return a whole reply to the request before, with so many words."""
     transaction = struct.pack(">H", (struct.unpack(">H", request[:2])[0] - 1) & 0xFFFF)
     body = bytes([request[7], 2 * words]) + b"\x11\x22" * words
     return transaction + b"\0\0" + struct.pack(">H", len(body) + 1) + request[6:7] + body
@@ -56,17 +52,7 @@ def held_back(count: int) -> Frames:
     return Frames(play)
 
 
-def dripping(wait: float) -> Frames:
-    """Send the reply byte by byte, each after a wait (s)."""
-    return Frames(lambda _, reply: [(wait, reply[n : n + 1]) for n in range(len(reply))])
-
-
-def _exception_and_reset(code: int) -> Frames:
-    return Frames(lambda request, _: [(0, exception(request, code)), (0, RESET)])
-
-
 def _sent(frame: Callable[[bytes, bytes], bytes], *then: str) -> Frames:
-    """Send the frame that is made of the request and of its right reply."""
     return Frames(lambda q, r: [(0, frame(q, r)), *((0, end) for end in then)])
 
 
@@ -88,10 +74,13 @@ PLAYS = {  # q: the request, r: its right reply
     "earlier reply, same length": _sent(lambda q, r: _earlier(q, (len(r) - 9) // 2) + r),
     "web server": _sent(lambda q, r: b"HTTP/1.1 400 Bad Request\r\n\r\n", CLOSE),
     "65535 bytes": _sent(lambda q, r: _with(r, 4, 0xFF, 0xFF) + bytes(2000)),
-    "single bytes": dripping(0.001),
+    "single bytes": Frames(lambda q, r: [(0.001, r[n : n + 1]) for n in range(len(r))]),
     "split in the header": Frames(lambda q, r: [(0, r[:5]), (0.05, r[5:])]),
     "part of a header": _sent(lambda q, r: r[:5]),
-    **{f"exception {code} and reset": _exception_and_reset(code) for code in range(1, 12)},
+    **{
+        f"exception {code} and reset": _sent(partial(lambda c, q, r: exception(q, c), code), RESET)
+        for code in range(1, 12)
+    },
 }
 
 
@@ -141,7 +130,6 @@ class SocketLink(Link):
             self.client.shutdown(socket.SHUT_RDWR)  # the thread wakes, and closes it
 
     def has_left(self) -> bool:
-        """Tell whether the other side has closed it, though the thread does not know yet."""
         with contextlib.suppress(OSError):
             return not self.client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return False
@@ -162,7 +150,6 @@ class SocketLink(Link):
         return data
 
     def _exchange(self) -> bool:
-        """Answer a request; return whether the connection goes on."""
         charger = self.charger
         session = ModbusServer.SessionData()
         session.request.mbap.raw = self._receive(7)
@@ -171,8 +158,7 @@ class SocketLink(Link):
         sent = session.request.mbap.raw + session.request.pdu.raw
         function, asked, value = struct.unpack(">BHH", session.request.pdu.raw[:5])
         bank, write = INPUT if function == 4 else HOLDING, function == 6
-        unit = session.request.mbap.unit_id
-        request = charger.receive(self, write, bank, asked, value, unit)
+        request = charger.receive(self, write, bank, asked, value, session.request.mbap.unit_id)
         outcome, is_executed = charger.decide(self, request)
         if charger.applies_late:
             charger.clock.sleep(charger.delay)

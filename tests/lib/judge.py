@@ -195,7 +195,9 @@ class JudgedCharger(SimulatedCharger):
         self.attempts_in_vain += 1
         if self.attempts_in_vain > 30 + (now - self.answered_at) / 14:
             self.violated(f"{self.attempts_in_vain} attempts to connect in vain")
-        if self.calm > SETTLED and self.attempts[-26:-25] > [now - SETTLED]:
+        is_often = self.attempts[-26:-25] > [now - SETTLED]
+        is_hard = self.locks_out or self.refuses_gaps
+        if is_often and self.calm > SETTLED and not is_hard:
             self.violated("again and again a new connection, and all is well")
 
     def connected(self, link: Link | None) -> None:

@@ -1,7 +1,4 @@
-"""The check that nothing outlives its test, be it passed, failed or skipped.
-
-What belongs to a fixture of a wider scope must be gone when that is over.
-"""
+"""The check that nothing outlives its test, or the fixture of a wider scope that has made it."""
 
 from __future__ import annotations
 
@@ -40,7 +37,6 @@ class Leftovers:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
-        """Note what a fixture makes that lasts longer than a test."""
         if fixturedef.scope == "function":
             return (yield)
         before = self._all()
@@ -57,7 +53,6 @@ class Leftovers:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Fail a test, by name, that leaves something behind."""
         try:
             return (yield)
         finally:

@@ -63,7 +63,6 @@ def command(options: Sequence[str], charger: Any = None, script: Any = SCRIPT) -
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """Return the environment of a process with a home of its own, without a configuration."""
     return {"PATH": os.environ.get("PATH", ""), "HOME": str(home)}
 
 
@@ -88,7 +87,6 @@ def call_main(*options: str, charger: Any = None, stdout: IO[str] | None = None)
 
 
 def read_screen(screen: int) -> bytes:
-    """Return what came next on a terminal; nothing once nobody has it any more."""
     assert select.select([screen], [], [], 60)[0], "neither output nor an end"
     with contextlib.suppress(OSError):  # EIO, where the other side is closed
         return os.read(screen, 65536)
@@ -98,7 +96,6 @@ def read_screen(screen: int) -> bytes:
 def run_with_terminal(
     *options: str, env: dict[str, str], charger: Any = None, **variables: str
 ) -> Result[str]:
-    """Run vestel.py with a terminal as stdout, one that passes every byte on as it is."""
     screen, line = os.openpty()
     tty.setraw(line)
     env = {**env, "TERM": "xterm", **variables}
@@ -109,12 +106,7 @@ def run_with_terminal(
         return Result(result.args, result.returncode, shown.result().decode(), result.stderr)
 
 
-# --- A process that stays -----------------------------------------------------------------------
-
-
 class Running:
-    """vestel.py as a process that stays, and every line of it as it comes."""
-
     def __init__(self, options: Sequence[str], charger: Any = None, **more: Any) -> None:
         self.out: list[str] = []
         self.err: list[str] = []
@@ -133,12 +125,10 @@ class Running:
                 lines.append(line)
 
     def end(self, how: int = signal.SIGTERM) -> int:
-        """Send the signal and return the exit code. All that it printed is there then."""
         self.process.send_signal(how)
         return self.wait()
 
     def wait(self) -> int:
-        """Return the exit code of a process that ends by itself, when all is there."""
         code = int(self.process.wait(timeout=60))
         for collector in self._collectors:
             collector.join()
@@ -154,7 +144,6 @@ class Running:
 
 @contextlib.contextmanager
 def starting(home: Path) -> Iterator[Start]:
-    """What starts vestel.py as a process that stays; with `charger=`, against that charger."""
     with contextlib.ExitStack() as stack:
 
         def start(*options: str, **more: Any) -> Running:
@@ -168,13 +157,11 @@ def warnings(running: Running, about: str = "") -> list[str]:
 
 
 def status(process: Any, key: str) -> str:
-    """Return a value (memory in KiB) of /proc/PID/status."""
     lines = Path("/proc", str(process.pid), "status").read_text()
     return str(re.findall(rf"^{key}:\s*(\w+)", lines, re.MULTILINE)[0])
 
 
 def catches(process: Any, number: int) -> bool:
-    """Tell whether the process has a handler for the signal."""
     return bool(int(status(process, "SigCgt"), 16) & 1 << number - 1)
 
 
@@ -192,7 +179,6 @@ class Staying:
         self.err = self.running.err
 
     def newest(self) -> Any:
-        """Return the reading that was made last, or None."""
         if self.mode == "watch":
             return json.loads(self.running.out[-1]) if self.running.out else None
         with contextlib.suppress(OSError):
@@ -201,7 +187,6 @@ class Staying:
 
 
 def json_readings(lines: Iterable[str]) -> list[Any]:
-    """Return the readings on these lines of JSON, without their times."""
     found = [json.loads(line) for line in lines]
     for reading in found:
         assert re.fullmatch(STAMP, reading.pop("timestamp"))
@@ -218,7 +203,6 @@ class Answer(NamedTuple):
         return json_readings([self.body])[0]
 
     def value(self, metric: str) -> float:
-        """Return the value of a metric that has no labels."""
         assert self.status == 200, self.body
         return float(re.findall(rf"^{metric} (.*)$", self.body, re.MULTILINE)[0])
 
@@ -284,15 +268,11 @@ def accepts(host: str, port: int) -> bool:
         return client.connect_ex((host, port)) == 0
 
 
-# --- On a terminal ------------------------------------------------------------------------------
-
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 DRAWING = re.compile(r"\x1b\[H(.*?)\x1b\[J", re.DOTALL)
 
 
 class Terminal(Running):
-    """vestel.py on a terminal of its own, and all that it sends there."""
-
     def __init__(self, options: Sequence[str], environment: dict[str, str], **more: Any) -> None:
         self.sent = ""
         self._end, self._line = pty.openpty()
@@ -315,7 +295,6 @@ class Terminal(Running):
         os.write(self._end, keys)
 
     def stop(self) -> None:
-        """Take nothing more, as after Ctrl-S."""
         termios.tcflow(self._line, termios.TCOOFF)
 
     def go_on(self) -> None:
@@ -333,7 +312,6 @@ class Terminal(Running):
         return code
 
     def drawings(self, count: int = 1) -> list[str]:
-        """Return the whole drawings, as soon as there are so many."""
         eventually(lambda: len(DRAWING.findall(self.sent)) >= count)
         return DRAWING.findall(self.sent)
 
@@ -393,7 +371,6 @@ def side_by_side(act: Callable[[Case], Outcome], cases: Sequence[Case]) -> list[
 
 @contextlib.contextmanager
 def clients(count: int, act: Callable[[], object]) -> Iterator[None]:
-    """Let so many clients do something again and again meanwhile."""
     wanted = [True]
 
     def client() -> None:

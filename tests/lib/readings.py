@@ -19,7 +19,6 @@ FORMATS = ["human", "json", "prometheus"]
 
 
 def flat(reading: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Return the reading with keys like `session.energy_wh`."""
     found: dict[str, Any] = {}
     for key, value in reading.items():
         found.update(
@@ -35,7 +34,6 @@ def changed(reading: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode(words: Image, details: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Return the reading of these words at NOW, and the warnings."""
     reading, warnings = vestel.decode(words, NOW, details)
     return reading, [*warnings.values()]
 
@@ -66,7 +64,6 @@ def faulted(*faults: str) -> vestel.Snapshot:
 
 
 def samples(exposition: str) -> list[tuple[str, dict[str, str], float]]:
-    """Return the samples as Prometheus takes them: name, labels, value."""
     families = text_string_to_metric_families(exposition)
     return [(s.name, dict(s.labels), s.value) for family in families for s in family.samples]
 
@@ -87,12 +84,10 @@ def without(*metrics: str) -> dict[str, float]:
 
 
 def reading_of(printed: str) -> dict[str, Any]:
-    """Return the reading in JSON as if it was made at NOW."""
     reading: dict[str, Any] = json.loads(printed)
     assert reading["timestamp"]
     return {**reading, "timestamp": WHOLE["timestamp"]}
 
 
 def printable(held: str) -> str:
-    """Return a text without control and format characters, and without unusual blanks."""
     return "".join(c for c in held if c == " " or unicodedata.category(c)[0] not in "CZ")

@@ -1,8 +1,4 @@
-"""What the simulated charger holds, and what has to come of it: rows, typed by hand.
-
-The image, what is asked for, the reading and the metrics all follow from the rows. Nothing is
-taken from vestel.py.
-"""
+"""What the charger holds, and what has to come of it: rows, typed by hand, not from vestel.py."""
 
 from __future__ import annotations
 
@@ -33,19 +29,13 @@ def u32(value: int) -> list[int]:
 
 
 class Row(NamedTuple):
-    """A value of the charger: what its registers hold, and what has to come of that.
-
-    `keys` are the keys of the reading with their values. `metrics` are the samples with their
-    values (`name`, or `name/phase`). `part_of` is a key of another row that needs this row, too.
-    """
-
     bank: str
     address: int
     words: list[int]
     unit: str
-    keys: dict[str, Any]
-    metrics: dict[str, float] = {}
-    part_of: str = ""
+    keys: dict[str, Any]  # of the reading, and their values
+    metrics: dict[str, float] = {}  # the samples (`name`, or `name/phase`), and their values
+    part_of: str = ""  # a key of another row that needs this row, too
 
     @property
     def last(self) -> int:
@@ -206,8 +196,6 @@ Phase Switch:        3-phase
 """
 
 
-# --- What follows from the rows -----------------------------------------------------------------
-
 ROWS = CORE_ROWS + DETAIL_ROWS
 REGISTERS = [row for row in ROWS if row.bank != DERIVED]
 
@@ -233,7 +221,6 @@ RANGES = CORE_RANGES + DETAIL_RANGES
 
 
 def read(rows: list[Row]) -> Read:
-    """Return the request for these registers and all between them: (bank, address, count)."""
     return rows[0].bank, rows[0].address, rows[-1].last - rows[0].address + 1
 
 
@@ -247,13 +234,11 @@ def span(rows: list[Row]) -> str:
 
 
 def range_of(address: int) -> list[Row]:
-    """Return the range that is read to get this register."""
     (found,) = [rows for rows in RANGES if rows[0].address <= address <= rows[-1].last]
     return found
 
 
 def tree(flat: dict[str, Any]) -> dict[str, Any]:
-    """Return the reading of keys like `session.energy_wh`."""
     reading: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")
@@ -265,7 +250,6 @@ def tree(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def image() -> Image:
-    """Return what the registers of a healthy box hold that charges a car."""
     rows = [held for row in REGISTERS for held in zip(row.addresses, row.words)]
     return {(HOLDING, HEARTBEAT): 0, **dict(rows)}
 

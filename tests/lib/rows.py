@@ -1,7 +1,4 @@
-"""What vestel.py asks for and prints, found out from outside and compared with registers.py.
-
-Someone who adds a register to one of them is told by name what the other lacks.
-"""
+"""What vestel.py asks for and prints, compared with registers.py: what one lacks, by name."""
 
 from __future__ import annotations
 
@@ -24,10 +21,7 @@ def _asked() -> list[Read]:
     charger = SimulatedCharger(Clock())
     charger.fault(2, skip=1)  # not the serial number: a reading of nothing at all is an error
     nowhere = mock.patch.dict("os.environ", HOME="/nowhere", USERPROFILE="/nowhere")
-    program: dict[str, Any] = {
-        "modbus": lambda *_: charger.connect,
-        "__file__": "/nowhere/vestel.py",
-    }
+    program: Any = {"modbus": lambda *_: charger.connect, "__file__": "/nowhere/vestel.py"}
     with nowhere, mock.patch.multiple(vestel, **program):
         call_main("--ip=charger", "--details")
     return [*dict.fromkeys(charger.reads)]

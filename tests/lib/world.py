@@ -24,8 +24,6 @@ MakeWorld = Callable[..., "World"]  # the fixture `world`
 
 
 class World:
-    """The poller against a charger in memory. `logged` has each line that it logged, and when."""
-
     def __init__(
         self,
         clock: Clock,
@@ -36,7 +34,7 @@ class World:
         hold_file: str | None = None,
     ) -> None:
         self.clock, self.charger = clock, charger
-        self.logged: list[tuple[float, str]] = []
+        self.logged: list[tuple[float, str]] = []  # when, and what
         self.polls: deque[tuple[float, float]] = deque(maxlen=100_000)  # begin and end of each
         wanted = [(VALUES[address], number) for address, number in (setpoints or {}).items()]
         self.connected = vestel.ConnectedCharger(charger.connect, "the box", charger.reply_timeout)
@@ -58,13 +56,11 @@ class World:
         return self.charger.times_of(FIRST_READ)
 
     def asked(self) -> list[tuple[int, int]]:
-        """Return what was asked for since the last call: address, and count or value."""
         asked = [(request.address, request.value) for request in self.charger.requests]
         self.charger.requests.clear()
         return asked
 
     def firsts(self) -> list[tuple[int, int]]:
-        """Return the first request on each connection: address, and count or value."""
         firsts: dict[int, tuple[int, int]] = {}
         for request in self.charger.requests:
             firsts.setdefault(request.connection, (request.address, request.value))
@@ -79,7 +75,6 @@ class World:
         return self.snapshot.reading
 
     def poll(self, times: int = 1) -> None:
-        """Call the poller so often, each time at the moment that it asked for."""
         for _ in range(times):
             self.clock.sleep(max(0.0, self.due - self.clock.now))
             begun = self.clock.now

@@ -13,21 +13,14 @@ RANGES = [100, 400, 1000, 1100, 1502, 2000, 5004, 130, 190, 210, FIRMWARE, CLOCK
 
 
 def given(world: World) -> list[float]:
-    """Return when heartbeats were sent."""
     return world.charger.times_of(HEARTBEAT)
 
 
-# --- When it is given ---
-
-
 @pytest.mark.parametrize("outcome", [late(0.0), late(0.4), ACKNOWLEDGE], ids=["0 s", "0.4 s", "5"])
-@pytest.mark.parametrize("failsafe_timeout", [0, 6, 21, 300])
-def test_idle_connection_has_heartbeat_each_1_5_s(
-    world: MakeWorld, failsafe_timeout: int, outcome: Outcome
-) -> None:
-    """From sending to sending, not from the reply; and an acknowledge is no refusal."""
+@pytest.mark.parametrize("timeout", [0, 6, 21, 300])
+def test_heartbeat_comes_each_1_5_s(world: MakeWorld, timeout: int, outcome: Outcome) -> None:
     idle = world(failsafe=False, delay=0.0)
-    idle.charger.set(TIMEOUT, failsafe_timeout)
+    idle.charger.set(TIMEOUT, timeout)
     idle.charger.fault(outcome, HEARTBEAT)
     idle.play(60)
     assert gaps(given(idle)) == 39 * [1.5]
@@ -69,9 +62,7 @@ def test_heartbeats_are_in_time_for_the_shortest_look(
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("address", [HEARTBEAT, *RANGES])
-def test_each_connection_begins_with_the_heartbeat(
-    world: MakeWorld, address: int, times: int
-) -> None:
+def test_each_connection_begins_with_heartbeat(world: MakeWorld, address: int, times: int) -> None:
     cut = world({DYNAMIC: 12, FAILSAFE: 9}, details=True)
     cut.charger.fault(RESET, address, times=times, write=address == HEARTBEAT)
     cut.play(20)
@@ -79,31 +70,17 @@ def test_each_connection_begins_with_the_heartbeat(
     assert (cut.charger[DYNAMIC], cut.charger[FAILSAFE]) == (12, 9)
 
 
-# --- What comes of one that fails ---
-
-
 @pytest.mark.parametrize(
-    ("code", "name", "skip"),
-    [
-        (1, "illegal function", 1),
-        (2, "illegal data address", 1),
-        (3, "illegal data value", 1),
-        (4, "device failure", 0),
-        (BUSY, "device busy", 0),
-        (7, "negative acknowledge", 0),
-        (11, "gateway target does not respond", 0),
-    ],
+    ("code", "skip"), [(1, 1), (2, 1), (3, 1), (4, 0), (BUSY, 0), (7, 0), (11, 0)]
 )
-def test_refusal_is_a_warning_and_readings_go_on(
-    world: MakeWorld, code: int, name: str, skip: int
-) -> None:
-    """Exception 1, 2 or 3, too, where one was accepted before."""
+def test_refusal_is_a_warning_and_readings_go_on(world: MakeWorld, code: int, skip: int) -> None:
     refusing = world(failsafe=False, delay=0.0)
     end = refusing.charger.fault(code, HEARTBEAT, skip=skip)
-    text = f"the charger refuses the heartbeat: exception {code} ({name})"
     refusing.play(60)
+    (text,) = refusing.snapshot.warnings
+    assert text.startswith(f"the charger refuses the heartbeat: exception {code} (")
     assert gaps(given(refusing)) == 39 * [1.5]
-    assert (refusing.lines, refusing.snapshot.warnings) == ([f"WARNING: {text}"], (text,))
+    assert refusing.lines == [f"WARNING: {text}"]
     refusing.charger.cut()
     refusing.play(60)
     assert refusing.firsts() == [BEAT, BEAT]
@@ -113,16 +90,14 @@ def test_refusal_is_a_warning_and_readings_go_on(
     assert refusing.lines[1:] == [f"WARNING: over: {text}"]
 
 
-@pytest.mark.parametrize(("resets", "connections"), [(False, 1), (True, 7)], ids=["", "and resets"])
+@pytest.mark.parametrize("resets", [False, True], ids=["", "and resets"])
 @pytest.mark.parametrize("code", [1, 2, 3])
-def test_never_accepted_heartbeat_is_tried_each_60_s(
-    world: MakeWorld, code: int, resets: bool, connections: int
-) -> None:
+def test_lacked_heartbeat_is_tried_each_60_s(world: MakeWorld, code: int, resets: bool) -> None:
     lacking = world(failsafe=False, delay=0.0, resets_after_exception=resets)
     lacking.charger.fault(code, HEARTBEAT)
     lacking.play(302)
     assert gaps(given(lacking)) == 5 * [60.0]
-    assert (lacking.charger.connections, lacking.snapshot.failed) == (connections, 0)
+    assert (lacking.charger.connections, lacking.snapshot.failed) == (7 if resets else 1, 0)
 
 
 @pytest.mark.parametrize("happen", ["cut", "loss"])
@@ -169,10 +144,7 @@ def test_heartbeat_without_reply_is_sent_again_at_once(world: MakeWorld, outcome
 
 @pytest.mark.parametrize("outcome", [SILENCE, RESET])
 @pytest.mark.parametrize("skip", range(16))
-def test_heartbeat_twice_without_reply_is_a_lost_charger(
-    world: MakeWorld, skip: int, outcome: str
-) -> None:
-    """Wherever it falls: first, between two core ranges, among the details, or while idle."""
+def test_heartbeat_twice_without_reply_is_a_loss(world: MakeWorld, skip: int, outcome: str) -> None:
     silent = world(details=True, delay=0.9)
     silent.charger.fault(outcome, HEARTBEAT, skip=skip)
     silent.until(lambda: len(given(silent)) >= skip + 2)

@@ -30,6 +30,7 @@ PROGRAMS = {
     "stubs/pip": '[ "$1 $2" = "install -r" ] && cat "$3" ${{5:+"$5"}} > {log}.pip',
     "stubs/activate": 'PATH="$PWD/.venv/bin:$PATH"',
     "stubs/sudo": 'case $1 in apt|systemctl) echo "$@" >> {log} ;; *) exec "$@" ;; esac',
+    "stubs/nano": ":",
     "tools/sleep": 'echo "$1" >> {log}.sleeps; [ ! -e {log}.over ] && exec /bin/sleep 0.02',
     "tools/mosquitto_pub": 'exec /usr/bin/mosquitto_pub -p "$BROKER" "$@"',
     "tools/mosquitto_sub": 'exec /usr/bin/mosquitto_sub -p "$BROKER" "$@"',

@@ -126,7 +126,7 @@ SETTING = {
     "--watch 5 --hold a --set-failsafe-current 6": "2000=6",
     "--listen 80 --hold a --set-failsafe-timeout 20": "2002=20",
 }
-TAKEN = {
+TAKEN: dict[str, dict[str, Any]] = {
     "watch": {"1": 1.0, "1.0": 1.0, "1.": 1.0, "1.5": 1.5, "86400": 86400.0},
     "listen": {
         "9946": ("127.0.0.1", 9946), ":9946": ("127.0.0.1", 9946), "0.0.0.0:1": ("0.0.0.0", 1),
@@ -191,8 +191,7 @@ def test_the_file_holds_a_number_or_is_blank(tmp_path: Path, content: bytes, num
 
 @pytest.mark.parametrize("content", NO_NUMBER.values(), ids=[*NO_NUMBER])
 def test_what_is_not_a_whole_number_is_an_error(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "amps"
-    file.write_bytes(content)
+    (file := tmp_path / "amps").write_bytes(content)
     with pytest.raises(vestel.CommandError, match=r"is not a whole number of amperes$") as caught:
         vestel.read_hold_file(str(file))
     assert len(str(caught.value)) < 200 + len(str(file))
