@@ -143,8 +143,10 @@ def _active_phases(milliamperes: Sequence[int]) -> int:
 
 def _time_of_day(hhmmss: int) -> str | None:
     """Return the ISO time; None for 0, which stands for none (spec), and for no time of day."""
-    moment = _date_and_time([101, hhmmss]) if hhmmss else None  # on any day
-    return moment[11:] if moment else None
+    if not hhmmss:
+        return None
+    moment = _date_and_time([101, hhmmss])  # on 2000-01-01: any day will do
+    return moment[len("2000-01-01T") :] if moment else None
 
 
 def _date_and_time(numbers: Sequence[int]) -> str | None:
@@ -299,7 +301,7 @@ DYNAMIC_CURRENT = VALUES["Dynamic Current"]
 FAILSAFE_CURRENT = VALUES["Failsafe Current"]
 FAILSAFE_TIMEOUT = VALUES["Failsafe Timeout"]
 EVSE_MINIMUM, EVSE_MAXIMUM = VALUES["EVSE Minimum"], VALUES["EVSE Maximum"]
-CABLE_STATE = VALUES["Cable State"]
+CHARGEPOINT_STATE, CABLE_STATE = VALUES["Chargepoint State"], VALUES["Cable State"]
 CLOCK = [VALUES["Date"], VALUES["Time"]]
 ALIVE_REGISTER = 6000  # holding: the master writes 1, the charger sets it back to 0
 
@@ -372,8 +374,8 @@ class CommandError(Exception):
 class ChargerError(CommandError):
     """Something that was asked of the charger was not done.
 
-    `hint` is what the user may try; `setup_hint` is what may also be wrong as long as nothing
-    has ever been read.
+    `hint` is a likely cause, or what may be tried; `setup_hint` is which options may be tried, as
+    long as nothing has ever been read.
     """
 
     def __init__(self, message: str, hint: str = "", setup_hint: str = "") -> None:
@@ -624,7 +626,10 @@ def load_config(path: str) -> dict[str, Any]:
 
 
 def find_target(args: argparse.Namespace) -> Target:
-    """Merge options, configuration file and defaults, in this order. Raises CommandError (2)."""
+    """Merge options, file and defaults: the first that has a setting wins.
+
+    Raises CommandError (2).
+    """
     beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
     places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
     if args.config == "":
@@ -718,9 +723,13 @@ def _open_socket(target: Target) -> socket.socket:
 
     try:
         addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
-        failures = []
+        failures: list[OSError] = []
         for family, kind, protocol, _, address in addresses:
-            connection = socket.socket(family, kind, protocol)
+            try:
+                connection = socket.socket(family, kind, protocol)
+            except OSError as error:  # this computer lacks IPv6, for example
+                failures.insert(0, error)
+                continue
             connection.settimeout(target.timeout / len(addresses))
             try:
                 connection.connect(address)
@@ -728,7 +737,7 @@ def _open_socket(target: Target) -> socket.socket:
             except OSError as error:
                 connection.close()
                 failures.append(error)
-        raise sorted(failures, key=_is_refused)[-1]  # where one is refused, that tells most
+        raise next(filter(_is_refused, failures), failures[-1])  # a refusal tells most
     except (ConnectionResetError, ConnectionAbortedError):
         raise _closed()  # the charger has accepted, and closed at once
     except (OSError, UnicodeError) as error:
@@ -857,7 +866,7 @@ def _why_no_pymodbus(error: Exception) -> str:
 
 
 def _setup_hint(code: int, target: Target) -> str:
-    """Return what may be wrong where this exception is the first answer."""
+    """Return which options may be tried where this exception is the first answer."""
     if code not in (*UNSUPPORTED, *GATEWAY):
         return ""
     other_unit = f"try --unit {1 if target.unit == 255 else 255}"
@@ -946,11 +955,11 @@ def _write_word(connection: Connection, address: int, number: int) -> None:
 
 
 class Finding(NamedTuple):
-    """Something to warn of. What the firmware lacks will not change: it does not last."""
+    """Something to warn of. What the firmware lacks does not count: it will not change."""
 
     cause: str
     warning: str  # empty where there is none
-    lasts: bool = True
+    counts: bool = True  # among the warnings that last
 
 
 class Image:
@@ -987,12 +996,12 @@ class Image:
                 if _is_unsupported(error) and len(values) > 1:
                     queue.extendleft([value] for value in reversed(values))
                 else:
-                    self._fail(values, error)
+                    self._mark_unread(values, error)
             except (NoReply, Unreachable) as error:
-                self._fail(values, error)
+                self._mark_unread(values, error)
                 unanswered += 1
                 if unanswered == 2 or isinstance(error, Unreachable):
-                    self._fail(chain(*queue), error)
+                    self._mark_unread(chain(*queue), error)
                     raise _unreachable(self.charger, error)
             else:
                 unanswered = 0
@@ -1009,7 +1018,7 @@ class Image:
             why = f"Cannot read {self.charger.name}: {error}"
             raise NothingRead(why, error.hint, error.setup_hint)
 
-    def _fail(self, values: Iterable[Value], error: ChargerError) -> None:
+    def _mark_unread(self, values: Iterable[Value], error: ChargerError) -> None:
         """Keep why values could not be read.
 
         A text identifies the charger, and stays as it was read last. Anything else is not known
@@ -1064,7 +1073,9 @@ def current_limits(image: Image) -> Limits:
     """
     for value in (EVSE_MINIMUM, EVSE_MAXIMUM):
         error = image.errors.get(value.label)
-        if error and not _is_unsupported(error):
+        # While it boots, a charger refuses registers that it has, this one among them.
+        is_booting = CHARGEPOINT_STATE.label in image.errors
+        if error and (is_booting or not _is_unsupported(error)):
             why = f"Cannot read the charger's limits ({_describe([value])}): {error}"
             raise ChargerError(why, error.hint, error.setup_hint)
     if image[EVSE_MINIMUM] == image[EVSE_MAXIMUM] == 0:
@@ -1080,7 +1091,10 @@ def current_limits(image: Image) -> Limits:
 
 
 def check_range(value: Value, number: int, image: Image) -> None:
-    """Raise ChargerError where the charger's limits forbid to set the value to that number."""
+    """Raise ChargerError where the charger's limits forbid setting the value to that number.
+
+    Also for a timeout they must be known: else the registers may be the wrong ones (--base).
+    """
     label, is_current = value.label.lower(), value.unit == "A"
     try:
         limits = current_limits(image)
@@ -1133,7 +1147,7 @@ def set_value(image: Image, value: Value, number: int) -> str:
     return stays if before == number else f"{label.capitalize()}: {was} -> {wanted}"
 
 
-# evcc 10527; nymea: without a vehicle, the charger makes its minimum of a 0.
+# evcc 10527; nymea: without a vehicle, the charger turns a 0 into its minimum.
 ZERO_NOTE = (
     "; 0 pauses charging, and some firmware shows its minimum then: the charging state tells; "
     "without a vehicle the minimum stays set, and the next vehicle charges"
@@ -1155,6 +1169,9 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
         limits = current_limits(image)
         for value, _ in wanted:
             image.read([[value]])
+        if limits.warning:  # a charger that was booting may tell its maximum by now
+            image.read([LIMITS_RANGE])
+            limits = current_limits(image)
         for value, number in wanted:
             check_range(value, number, image)
     except ChargerError as error:
@@ -1198,9 +1215,8 @@ def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading
     reading: Reading = {"timestamp": began and began.isoformat(timespec="seconds")}
     warnings: dict[str, str] = {}
     numbers: dict[str, Any] = {}  # or texts, by label; None: missing or impossible
-    for value in CORE + DETAILS if details else CORE:
-        label, sources = value.label, [VALUES[label] for label in value.sources] or [value]
-        name = f"{label} ({_describe(sources)})"
+    for value in (CORE + DETAILS) if details else CORE:
+        label = value.label
         if value.sources:
             parts = [numbers[source] for source in value.sources]
             number = None if None in parts else parts
@@ -1208,20 +1224,26 @@ def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading
             number = value.decode(words)
             if not _is_plausible(value, number):
                 warnings[label] = (
-                    f"{name} is {number} {value.unit}: no such charger can have that, left out"
+                    f"{_full_name(value)} is {number} {value.unit}: "
+                    "no such charger can have that, left out"
                 )
                 number = None
         numbers[label] = number
         for key, convert in value.keys.items():
             converted = None if number is None else convert(number)
             if converted is None and number not in (None, 0, [0, 0]):
-                warnings[label] = f"{name}: {number} is not a time, left out"
+                warnings[label] = f"{_full_name(value)}: {number} is not a time, left out"
             *parents, last = key.split(".")
             section = reading
             for parent in parents:
                 section = section.setdefault(parent, {})
             section[last] = converted
     return reading, warnings
+
+
+def _full_name(value: Value) -> str:
+    sources = [VALUES[label] for label in value.sources] or [value]
+    return f"{value.label} ({_describe(sources)})"
 
 
 def _is_plausible(value: Value, number: Any) -> bool:
@@ -1430,8 +1452,8 @@ def _local_time(reading: Reading) -> str:
 def write_stdout(text: str) -> None:
     """Write to stdout: all of the text, or nothing as far as a file allows that.
 
-    Below the text layer, which would not tell how much was written. Raises BrokenPipeError, and
-    CommandError for any other failure.
+    It writes below the text layer, which would not tell how much was written. Raises
+    BrokenPipeError, and CommandError for any other failure.
     """
     out = sys.stdout
     if out is None:
@@ -1486,13 +1508,13 @@ def _is_terminal(stream: Any) -> bool:
 
 def _can_redraw() -> bool:
     """Tell whether stdout is a terminal that understands escape sequences."""
-    return _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+    is_able = os.name == "posix" or "WT_SESSION" in os.environ
+    return is_able and _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
 
 
 def _has_colour() -> bool:
     """Tell whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
-    is_able = os.name == "posix" or "WT_SESSION" in os.environ
-    return is_able and _can_redraw() and not os.environ.get("NO_COLOR")
+    return _can_redraw() and not os.environ.get("NO_COLOR")
 
 
 def _utc_now() -> datetime:
@@ -1537,6 +1559,7 @@ class Log:
 HEARTBEAT_INTERVAL_S = 1.5  # no charger looks more often than every 3 s (spec)
 RARE_HEARTBEAT_INTERVAL_S = 60.0  # where the firmware lacks it
 CONNECTION_INTERVAL_S = 1.0
+NEW_CONNECTION_S = 10.0  # without a heartbeat, where the firmware lacks it
 
 
 class ConnectedCharger(Charger):
@@ -1571,13 +1594,16 @@ class ConnectedCharger(Charger):
 
         A charger that refuses it is read all the same.
         """
+        if self.lacks_heartbeat and self._connection is None:
+            soon = time.monotonic() + NEW_CONNECTION_S
+            self.heartbeat_due = max(self.heartbeat_due, soon)
         if time.monotonic() < self.heartbeat_due:
             return
         try:
             self._with_retry(super()._send, self._write_heartbeat)
             self.heartbeat_error, self._heartbeat_worked = None, True
         except Refused as error:
-            self.heartbeat_error = error
+            self.heartbeat_error = None if error.code == ACKNOWLEDGE else error
         except NoReply as error:
             raise _unreachable(self, error)
         interval_s = RARE_HEARTBEAT_INTERVAL_S if self.lacks_heartbeat else HEARTBEAT_INTERVAL_S
@@ -1585,7 +1611,7 @@ class ConnectedCharger(Charger):
 
     def _write_heartbeat(self, connection: Connection) -> None:
         self._sent_at = time.monotonic()
-        _write_word(connection, ALIVE_REGISTER, 1)
+        connection.write_word(ALIVE_REGISTER, 1)
 
     def _send(self, request: Request) -> Any:
         self.give_heartbeat()
@@ -1627,10 +1653,10 @@ class Warnings:
     def __init__(self, log: Log) -> None:
         self.lasting: dict[str, str] = {}
         self._log = log
-        self._logged: set[str] = set()  # those that do not last
+        self._logged: set[str] = set()  # those that do not count
 
     def set(self, cause: str, warning: str) -> None:
-        """Take the warning of a cause; "" where it is over. Another text is not logged."""
+        """Take the warning of a cause; "" where it is over. A changed text is not logged."""
         if warning and cause not in self.lasting:
             self._log(f"WARNING: {warning}")
         if warning:
@@ -1640,12 +1666,12 @@ class Warnings:
             self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else over}")
 
     def update(self, findings: Sequence[Finding]) -> None:
-        """Take all that is to be warned of now. What does not last is logged once for all."""
-        current = {cause: warning for cause, warning, lasts in findings if lasts}
+        """Take all that is to be warned of now. What does not count is logged only once."""
+        current = {cause: warning for cause, warning, counts in findings if counts}
         for cause in {**self.lasting, **current}:
             self.set(cause, current.get(cause, ""))
-        for _, warning, lasts in findings:
-            if warning and not lasts and warning not in self._logged:
+        for _, warning, counts in findings:
+            if warning and not counts and warning not in self._logged:
                 self._logged.add(warning)
                 self._log(f"WARNING: {warning}")
 
@@ -1708,7 +1734,8 @@ class OldValues:
             self._words_changed_at = now
         if None in clock or clock == [0, 0]:  # that tells nothing
             self._clock = None
-            self._clock_changes = self._clock_changes if clock_runs else 0
+            if not clock_runs:
+                self._clock_changes = 0
             self._words_changed_at = now
             self._are_old = self._are_old and not has_changed
             return self._are_old
@@ -1799,8 +1826,10 @@ class Setpoint:
         reason = self._obstacle or self._error
         if reason:
             return f"failed holding {_kind(self.value)}: {reason}; trying again"
-        wanted = f"{self.value.label.lower()} does not stay at {self.wanted} {self.value.unit}"
-        return f"the {wanted}: another master may set it, too" if self.is_fought_over else ""
+        if not self.is_fought_over:
+            return ""
+        label, wanted = self.value.label.lower(), _with_unit(self.wanted, self.value)
+        return f"the {label} does not stay at {wanted}: another master may set it, too"
 
 
 def read_hold_file(path: str) -> int | None:
@@ -1830,7 +1859,7 @@ class Holder:
     (nymea). One that was without a master is at its failsafe current (spec).
     """
 
-    ORDER = (FAILSAFE_TIMEOUT, DYNAMIC_CURRENT, FAILSAFE_CURRENT)
+    ORDER = (FAILSAFE_TIMEOUT, DYNAMIC_CURRENT, FAILSAFE_CURRENT)  # as in parse_options()
 
     _cable: int | None = None  # its state, as read last
     _held_at: float | None = None  # monotonic; None while the charger is lost
@@ -1851,9 +1880,10 @@ class Holder:
             return
         try:
             number = read_hold_file(self._file)
-            if self._file_number is None:
-                self.file_warning = ""
-            self._file_number = self._file_number if number is None else number
+            if self._file_number is None or number not in (None, self._file_number):
+                self.file_warning = ""  # it was about what the file held before
+            if number is not None:
+                self._file_number = number
         except CommandError as error:
             self._file_number, self.file_warning = None, f"--hold: {self._file}: {error}"
 
@@ -1949,7 +1979,7 @@ class Poller:
                 self._read(texts_read)
             except NothingRead as error:
                 self._lose(error)
-                # It has just started, and will answer soon. So a refused heartbeat says little.
+                # It has just started: that it refuses the heartbeat, too, says little.
                 if self.charger.lacks_heartbeat:
                     self.charger.heartbeat_due = time.monotonic() + self._interval_s
             intervals = (time.monotonic() - due) // self._interval_s + 1
@@ -1993,7 +2023,7 @@ class Poller:
             yield Finding("heartbeat", warning, not self.charger.lacks_heartbeat)
         if self._holder.setpoints:
             with suppress(ChargerError):
-                yield Finding("limits", current_limits(self._image).warning, lasts=False)
+                yield Finding("limits", current_limits(self._image).warning, counts=False)
 
     def _lose(self, error: ChargerError) -> None:
         """Publish that there is no reading; warnings that lasted before stay."""
@@ -2062,12 +2092,12 @@ def print_readings(stream: Iterator[Snapshot], output_format: str, every: float)
     """Print the first reading that is made at or after each so many seconds."""
     due = 0.0  # monotonic
     for snapshot in stream:
-        # A reading may be made a little before it is due.
-        latest_due = snapshot.made_at + MAX_EARLY_S
-        if snapshot.reading is None or latest_due < due:
+        # A reading counts for what is due a little later, too.
+        counts_as = snapshot.made_at + MAX_EARLY_S
+        if snapshot.reading is None or counts_as < due:
             continue
         due = due or snapshot.made_at
-        due += every * ((latest_due - due) // every + 1)
+        due += every * ((counts_as - due) // every + 1)
         if output_format == "json":
             write_stdout(format_json(snapshot.reading))
         else:
@@ -2110,7 +2140,7 @@ ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 def format_screen(
     name: str, snapshot: Snapshot, width: int, height: int, levels: str, newest_line: str
 ) -> list[str]:
-    """Return lines, in colour, that fill a terminal; `levels` are the characters of the plot."""
+    """Return lines, in colour, that fit a terminal; `levels` are the characters of the plot."""
     import textwrap
 
     header, body = f"Ctrl-C ends  {name}", []
@@ -2176,10 +2206,13 @@ class Screen:
         self._name, self._log = name, log
         self._newest_line = ""
         self._drawn: object = None
-        self._levels = BLOCKS if BLOCKS.encode(sys.stdout.encoding or "ascii", "ignore") else ASCII
+        encoding = sys.stdout.encoding or "ascii"
+        can_encode = BLOCKS.encode(encoding, "ignore").decode(encoding) == BLOCKS
+        self._levels = BLOCKS if can_encode else ASCII
         log.write = self._note
         write_stdout(ENTER_SCREEN)
-        if __name__ == "__main__" and hasattr(signal, "SIGTSTP"):
+        has_ctrl_z = __name__ == "__main__" and hasattr(signal, "SIGTSTP")
+        if has_ctrl_z and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
             signal.signal(signal.SIGTSTP, self._stop)
 
     def _stop(self, *_: object) -> None:
@@ -2203,7 +2236,7 @@ class Screen:
         if not _is_terminal(sys.stderr):
             write_stderr(line)
 
-    def _with_end(self, line: str, width: int) -> str:
+    def _erasing_the_rest(self, line: str, width: int) -> str:
         """Return a line that erases what stood behind it.
 
         Behind a full line there is nothing: the cursor stands on its last character.
@@ -2224,7 +2257,7 @@ class Screen:
             shown = snapshot, size, self._newest_line
             if was_stopped or shown != self._drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
-                text = "\r\n".join(self._with_end(line, size.columns) for line in lines)
+                text = "\r\n".join(self._erasing_the_rest(line, size.columns) for line in lines)
                 write_stdout(f"\x1b[H{text}\x1b[J")
                 self._drawn = shown
 
@@ -2352,7 +2385,7 @@ def _plot_svg(powers: Powers) -> str:
     top = max(bars.values())
     step = next(step for step in (1, 2, 4, 5, 10, 20) if top <= 5000 * step)  # kW
     steps = max(1, math.ceil(top / 1000 / step))
-    zero = step * steps * 1000
+    full_scale_w = step * steps * 1000
     marks = ""
     for n in range(steps + 1):
         y = 180 - 160 * n // steps
@@ -2360,10 +2393,10 @@ def _plot_svg(powers: Powers) -> str:
     for ago in range(int(now) % 600, HISTORY_S, 600):
         x, then = 100 - 100 * ago / HISTORY_S, datetime.fromtimestamp(now - ago)
         marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
-    path = "".join(f"M{x} {zero}v-{watts}h1v{watts}" for x, watts in bars.items())
+    path = "".join(f"M{x} {full_scale_w}v-{watts}h1v{watts}" for x, watts in bars.items())
     return (
         f'<h2>{_plot_title(top)}</h2><svg height="205" aria-hidden="true">'
-        f'<svg y="20" height="160" viewBox="0 0 360 {zero}" preserveAspectRatio="none">'
+        f'<svg y="20" height="160" viewBox="0 0 360 {full_scale_w}" preserveAspectRatio="none">'
         f'<path d="{path}"/></svg>{marks}</svg>'
     )
 
@@ -2557,7 +2590,7 @@ class Demo:
 
 
 def print_reading(charger: Charger, args: argparse.Namespace, log: Log) -> None:
-    """Print a reading, after the wanted values were set. Raises CommandError."""
+    """Print a reading, after the wanted values were set. Raises CommandError, SystemExit."""
     image = Image(charger)
     if args.wanted and not set_values(image, args.wanted, log):
         raise SystemExit(3)

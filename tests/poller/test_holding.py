@@ -494,3 +494,14 @@ def test_write_that_costs_the_connection_leaves_readings(world: MakeWorld, outco
     held.charger.fault(outcome, DYNAMIC, write=True, executed=False)
     held.play(1200)
     assert held.snapshot.readings > 100
+
+
+def test_boot_is_no_firmware_without_limits(world: MakeWorld) -> None:
+    booting = world({DYNAMIC: 14})
+    booting.charger.set(EVSE_MAX, 10, bank=INPUT)
+    end = booting.charger.fault(2, *range(1000, 1107), write=False)
+    booting.play(20)
+    assert "Cannot read the charger's limits" in booting.snapshot.warnings[-1]
+    end()
+    booting.play(60)
+    assert booting.charger.settings == []

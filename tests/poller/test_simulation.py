@@ -40,7 +40,6 @@ from world import World
 import vestel
 
 SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "48"))
-SPARES_LACKING_HEARTBEAT = True  # where a box that locks out, too, is not read again
 PARTS = 8  # so that several processes may share them
 HOUR = 3000.0  # s in which faults begin
 LONGEST = 300.0  # s that a fault goes on
@@ -110,8 +109,7 @@ class Simulation:
         else:  # one that refuses and resets for ever would never be read
             chance = 1 if is_worst else 0.1
             charger.resets_after_exception = self.quirk("resets after exceptions", chance)
-        if not (SPARES_LACKING_HEARTBEAT and (HOLDING, HEARTBEAT) in charger.unsupported):
-            charger.locks_out = self.quirk("locks out", 0.5 if is_worst else 0.1)
+        charger.locks_out = self.quirk("locks out", 0.5 if is_worst else 0.1)
         self.is_spared = charger.locks_out and charger.resets_after_exception
         if self.is_spared:  # slower, or with longer lock-outs, it would hardly ever be read
             charger.set(TIMEOUT, 20)

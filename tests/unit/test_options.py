@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping
@@ -196,3 +197,38 @@ def test_what_is_not_a_whole_number_is_an_error(tmp_path: Path, content: bytes) 
         vestel.read_hold_file(str(file))
     assert len(str(caught.value)) < 200 + len(str(file))
     assert str(caught.value).isprintable()
+
+
+def test_a_link_to_the_file_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "amps").write_text("10")
+    (tmp_path / "link").symlink_to("amps")
+    assert vestel.read_hold_file(str(tmp_path / "link")) == 10
+
+
+NO_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "No such file or directory"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
+    "a directory": (Path.mkdir, "Is a directory"),
+    "a pipe that nobody writes": (os.mkfifo, "not a regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/null"), "not a regular file"),
+}
+
+
+@pytest.mark.needs_os
+@pytest.mark.parametrize(("make", "why"), NO_FILE.values(), ids=[*NO_FILE])
+def test_what_is_no_file_is_an_error_at_once(
+    tmp_path: Path, make: Callable[[Path], object], why: str
+) -> None:
+    make(tmp_path / "amps")
+    for _ in range(2):
+        with pytest.raises(vestel.CommandError, match=why):
+            vestel.read_hold_file(str(tmp_path / "amps"))
+
+
+def test_a_file_that_may_not_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(vestel.CommandError, match="Permission denied"):
+        vestel.read_hold_file("amps")
