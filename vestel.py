@@ -2633,7 +2633,6 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
 
     if args.listen:
         server = http_server(args.listen, poller, log.trace)
-        ends.callback(server.socket.close)
     end_on_signals(last_words, 0)
     start_thread(lambda: poll_forever(poller, stop))
     try:
@@ -2651,6 +2650,7 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
         stop.set()
         if args.listen:
             server.shutdown()
+            server.server_close()
         last_words()
 
 

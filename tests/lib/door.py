@@ -298,9 +298,9 @@ def dead_host() -> Iterator[int]:
 
 # Ports below those that the system hands out. Each worker has its own, and none is used again soon:
 # a program that looks for its lost charger must not find that of another test.
-_FIRST = 10_000 + 3_600 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 6)
-_PORTS = itertools.cycle(range(_FIRST, _FIRST + 3_600))
-for _ in range(os.getpid() % 3_600):
+_FIRST = 10_000 + 2_700 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
+_PORTS = itertools.cycle(range(_FIRST, _FIRST + 2_700))
+for _ in range(os.getpid() % 2_700):
     next(_PORTS)
 
 

@@ -220,7 +220,7 @@ def test_client_cannot_steer_the_terminal_that_shows_the_log(start: Start) -> No
     for request in (b"GET /\x1b[2J\x9b\r\x85x HTTP/1.0", b"\x1b]0;x\x07", b"GET / HTTP/\x1b[2J"):
         listening.talk(request + b"\r\n\r\n")
     listening.ask(METRICS)
+    eventually(lambda: any("GET /metrics" in line for line in [*listening.running.err]))
     assert listening.running.end() == 0
     logged = [line.rstrip("\n") for line in listening.running.err]
     assert [line for line in logged if not line.isprintable()] == []
-    assert any("GET /metrics" in line for line in logged)

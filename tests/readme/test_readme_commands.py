@@ -60,7 +60,7 @@ def test_command_prints_what_the_page_says(desk: Desk, heading: str, number: int
                 for path, what in zip(files, (out, err)):
                     eventually(lambda p=path, w=what: re.search(w, p.read_text()))  # type: ignore[misc]
         else:
-            ended = desk.shell(line.replace(" -n 4 ", " -n 0 "))  # four processes for one test
+            ended = desk.shell(line.replace(" -n 8 ", " -n 0 "))  # eight processes for one test
             assert ended.status == 0, ended.err
             assert re.search(out, ended.out), ended.out
             assert re.search(err, ended.err), ended.err
