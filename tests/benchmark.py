@@ -92,9 +92,6 @@ def compare(contenders: dict[str, list[str]], runs: int) -> dict[str, Measured]:
     return medians
 
 
-# --- --listen -----------------------------------------------------------------------------------
-
-
 class Service(Http):
     """vestel.py --listen as a process."""
 

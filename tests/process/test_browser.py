@@ -53,8 +53,6 @@ def held(text: str, place: str) -> tuple[str, str]:
     return style, content
 
 
-# --- The browser, and what serves it ------------------------------------------------------------
-
 GONE = ""
 
 
@@ -120,8 +118,6 @@ def browse(address: str, seconds: int, profile: Path) -> tuple[Any, str]:
     (noted,) = re.findall("(?s)<pre>(.*?)</pre>", result.stdout)
     return json.loads(html.unescape(noted)), result.stderr
 
-
-# --- How it renews itself -----------------------------------------------------------------------
 
 # Frames that are watched for so many seconds each: what is in them then, what was changed, what of
 # the text that was selected at the start still is, and how the state looks.
@@ -219,8 +215,6 @@ def test_page_renews_itself_in_place(
     assert noted["back"]["filter"] == "none"
     assert "<title>Available 0.00 kW - Vestel EVC04</title>" in back
 
-
-# --- How it looks -------------------------------------------------------------------------------
 
 # The pages in frames of these widths: how wide each becomes, where its parts begin and end, and the
 # colours of its texts on what.

@@ -94,8 +94,6 @@ def test_signal_ends_it_at_once_and_cleanly(start: Start, state: str) -> None:
     side_by_side(end, [*zip(STATES[state].split(), SIGNALS)])
 
 
-# --- Two in a row -------------------------------------------------------------------------------
-
 PAIRS = [*itertools.product(SIGNALS, SIGNALS)][:3]
 
 

@@ -30,8 +30,6 @@ def strict_charger() -> Iterator[SimulatedCharger]:
         yield charger
 
 
-# --- Terminals and pipes that nobody reads ------------------------------------------------------
-
 CASES = [  # what stdout and stderr are; the null device is read
     ("--watch=1", "Ctrl-S", ""),
     ("--watch=1", "terminal", "terminal"),
@@ -92,8 +90,6 @@ def test_nobody_has_to_read_for_the_charger_to_be_kept(environment: dict[str, st
 
     side_by_side(keep, CASES)
 
-
-# --- Clients of --listen ------------------------------------------------------------------------
 
 GET = b"GET /metrics HTTP/1.0\r\n\r\n"
 

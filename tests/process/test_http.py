@@ -47,9 +47,6 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
         yield program.listen(start, "--details", *nowhere, ready=True)
 
 
-# --- What is served -----------------------------------------------------------------------------
-
-
 def test_metrics_are_all_values_and_those_of_the_exporter(service: Listening) -> None:
     found = sample_values(service.ask(METRICS).body)
     assert 0 < found.pop("vestel_reading_seconds") < 5
@@ -146,8 +143,6 @@ def test_other_paths_are_not_found(service: Listening) -> None:
     assert {path: service.ask(path).status for path in OTHERS} == dict.fromkeys(OTHERS, 404)
 
 
-# --- Nothing can be written ---------------------------------------------------------------------
-
 METHODS = "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO", "get", "__init__"
 
 
@@ -165,8 +160,6 @@ def test_only_get_and_head_are_allowed_and_nothing_is_written(
     assert box[DYNAMIC] == 16
     assert service.running.err == []
 
-
-# --- Requests that are none ---------------------------------------------------------------------
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST" + GET[3:-2] + b"Content-Length: 1000000\r\n\r\n"

@@ -59,9 +59,6 @@ def closing(*streams: int) -> Callable[[], None]:
     return close
 
 
-# --- A stdout that cannot be written ------------------------------------------------------------
-
-
 @each_output
 def test_pipe_that_nobody_reads_ends_it_quietly(
     run: Run, environment: dict[str, str], options: list[str], variables: dict[str, str]
@@ -162,9 +159,6 @@ def test_disk_that_fills_while_watching_gets_whole_lines(
     side_by_side(fill, [USUAL, UNBUFFERED])
 
 
-# --- Streams that are closed --------------------------------------------------------------------
-
-
 @each_output
 def test_closed_stdout_is_one_error_line(
     run: Run, environment: dict[str, str], options: list[str], variables: dict[str, str]
@@ -219,9 +213,6 @@ def test_error_that_stderr_does_not_take_has_its_exit_code(run: Run, stderr: str
         for options, code in ((["--nope"], 2), (nowhere, 1), (["--demo", "--set-current=33"], 3)):
             result = run(*options, **more)
             assert (result.returncode, result.stdout) == (code, "")
-
-
-# --- A terminal ---------------------------------------------------------------------------------
 
 
 class Screen(io.TextIOWrapper):

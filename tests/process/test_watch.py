@@ -21,8 +21,6 @@ from door import listening
 from program import LEAVE, STAMP, Start, Terminal, command, eventually, json_readings, target
 from registers import HUMAN, READING
 
-# --- On a pipe ----------------------------------------------------------------------------------
-
 
 @pytest.mark.every_version
 def test_json_is_a_line_for_each_interval(charger: SimulatedCharger, start: Start) -> None:
@@ -48,8 +46,6 @@ def test_human_is_a_block_that_begins_with_the_time(
     assert {*blocks} == {HUMAN + "\n"}, "a blank line follows each"
     assert len({*stamps}) == len(stamps) >= 2
 
-
-# --- On a terminal: what is sent ----------------------------------------------------------------
 
 COLOUR = r"\x1b\[[\d;]*m"
 Open = Callable[..., Terminal]
@@ -173,9 +169,6 @@ def test_terminal_gets_no_colour_where_that_is_right(
     eventually(lambda: re.match(beginning, window.sent))
     assert not re.search(COLOUR, window.sent)
     assert "NO_COLOR" in variables or "\x1b" not in window.sent
-
-
-# --- On a terminal: what is seen ----------------------------------------------------------------
 
 
 class Tmux:

@@ -18,8 +18,6 @@ from registers import text as wide
 
 import vestel
 
-# --- Numbers and times --------------------------------------------------------------------------
-
 # fmt: off
 DECODED: dict[int, dict[Any, list[Any]]] = {  # address -> number or words -> values of its keys
     400: {0: [0, 0.0], 7400: [7400, 7.4], 22080: [22080, 22.08]},
@@ -132,9 +130,6 @@ def test_fuzz_a_time_is_given_where_it_is_one(number: int) -> None:
     assert (session["start_time"], session["end_time"]) == (expected, expected)
 
 
-# --- States and faults --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("address", "code", "name"),
     [(address, code, name) for address, names in STATES.items() for code, name in enumerate(names)]
@@ -210,8 +205,6 @@ def test_a_number_of_all_ones_is_null_with_a_warning(row: Row) -> None:
     assert not metrics & sample_values(vestel.format_prometheus(reading)).keys()
 
 
-# --- Texts ----------------------------------------------------------------------------------------
-
 Layout = Callable[[str, int], "list[int]"]
 LAYOUTS = pytest.mark.parametrize("layout", [wide, packed])
 
@@ -282,8 +275,6 @@ def test_fuzz_text_keeps_what_is_printable(held: str, short: str) -> None:
     assert serial_of(wide("V" + held, 25)) == ("V" + printable(held)).rstrip(" ")
     assert serial_of(packed("Ve" + short, 25)) == ("Ve" + printable(short)).rstrip(" ")
 
-
-# --- Any words ----------------------------------------------------------------------------------
 
 ADDRESSES = [address for register in REGISTERS for address in register.addresses]
 

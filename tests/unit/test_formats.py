@@ -63,9 +63,6 @@ def test_states_that_matter_have_a_colour_and_nothing_else(
     assert vestel.format_human(reading, colour=True) == expected
 
 
-# --- Prometheus ---------------------------------------------------------------------------------
-
-
 def test_prometheus_is_every_sample_with_its_labels(memory: Memory, call: Run) -> None:
     core = printed(call, "--format=prometheus")
     assert sample_values(core) == without("vestel_info")
@@ -144,8 +141,6 @@ def test_prometheus_always_has_up_without_labels(reading: Any, up: int) -> None:
     assert re.fullmatch(up_alone, vestel.format_prometheus(reading))
 
 
-# --- The metrics of the service -----------------------------------------------------------------
-
 COUNTED = vestel.Snapshot(problem="", seconds=0.25, readings=7, failed=2, connections=3)
 
 
@@ -170,8 +165,6 @@ def test_a_lost_charger_leaves_up_warnings_and_counters(count: int) -> None:
     expected.update(vestel_failed_readings_total=2, vestel_connections_total=3)
     assert sample_values(vestel.format_prometheus(None, lost)) == expected
 
-
-# --- What is not there --------------------------------------------------------------------------
 
 ENDED = holding({1512: 93005})  # the session has ended, else its end time is null anyway
 

@@ -74,9 +74,6 @@ def usage_error(
     return refused
 
 
-# --- Usage errors -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("option", "value"), cases(REFUSED_OPTIONS))
 def test_a_bad_value_of_an_option_is_a_usage_error(
     usage_error: Callable[..., str], option: str, value: str
@@ -112,9 +109,6 @@ def test_a_usage_error_ends_the_program_before_all_else(memory: Memory, call: Ru
     assert (result.returncode, result.stdout, memory.targets) == (2, "", [])
     assert result.stderr.startswith("usage: vestel.py ")
     assert re.search(r"\nvestel\.py: error: argument --port: .*\n$", result.stderr)
-
-
-# --- What is taken ------------------------------------------------------------------------------
 
 
 # fmt: off
@@ -163,8 +157,6 @@ def test_version_is_a_name_and_a_number(call: Run) -> None:
     result = call("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, "vestel.py 1.2.0\n", "")
 
-
-# --- The number in the file of --hold -------------------------------------------------------------
 
 # fmt: off
 NUMBERS = {

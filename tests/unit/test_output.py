@@ -128,9 +128,6 @@ def test_an_error_cannot_steer_a_terminal(streams: Streams) -> None:
     assert err.text[:-1].isprintable()
 
 
-# --- The log ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_line_is_written_at_once_or_at_the_flush(waits: bool) -> None:
     log = vestel.Log(waits=waits)
@@ -164,9 +161,6 @@ def test_a_line_that_is_interrupted_is_not_lost() -> None:
     log.write = lambda line: lines.append(line)
     log.flush()
     assert lines == ["Dynamic current: 16 A -> 12 A"]
-
-
-# --- The simulated charger of --demo ------------------------------------------------------------
 
 
 def test_the_demo_charges_a_vehicle_and_needs_no_network(memory: Memory, call: Run) -> None:

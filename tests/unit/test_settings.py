@@ -89,8 +89,6 @@ def test_the_example_holds_every_key_with_its_default(memory: Memory, call: Run)
     assert {name: dict(parser[name]) for name in parser.sections()} == {"vestel": expected}
 
 
-# --- The file -----------------------------------------------------------------------------------
-
 BOX: dict[str, Any] = {"ip": "charger", "unit": 4}
 PLACES: dict[str, tuple[dict[str, Any], str, str]] = {  # files, options, and what an ERROR names
     "beside the script": ({BESIDE: BOX, IN_HOME: OTHER}, "", ""),
@@ -172,8 +170,6 @@ def test_an_unknown_key_is_a_warning_that_names_the_known(
     lines = [f"WARNING: {path}: {key}: {about}\n" for key in ("unti", "details")]
     assert_well(call(), memory, "".join(lines), ip="charger")
 
-
-# --- What is wrong with it ----------------------------------------------------------------------
 
 SPECIAL = ["50%", "%(port)s", "%(nothing)s", "%%", "%", "${ip}", "5;2", "5#2", "'1'"]
 

@@ -141,9 +141,6 @@ def test_no_size_is_too_small_or_too_large(shown: vestel.Snapshot) -> None:
             coloured(hour(0, None, 6900, of=shown), width, height, line=NEWEST)
 
 
-# --- The plot -----------------------------------------------------------------------------------
-
-
 # fmt: off
 PLOTS: dict[str, tuple[list[Power], str, str, str]] = {  # W, levels, what is drawn, and up to
     "steps": ([0, 1000, 2000, 4000, 8000], BLOCKS, "▁▁▂▄█", "8.00"),
@@ -216,9 +213,6 @@ def test_headings_are_bold_and_states_that_matter_coloured(
     assert header.startswith(f"{BOLD}14:00:30  70.50 kW  ")
     assert styled(BOLD, lines) == [f"== {title} ==" for title in TITLES]
     assert (styled(GREEN, lines), styled(RED, lines)) == (green, red)
-
-
-# --- The web page -------------------------------------------------------------------------------
 
 
 def page(shown: vestel.Snapshot) -> str:

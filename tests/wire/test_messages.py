@@ -19,7 +19,6 @@ from registers import INPUT
 
 pytestmark = pytest.mark.every_version
 
-# --- Exit codes ---------------------------------------------------------------------------------
 
 Happens = Callable[[SimulatedCharger], Any]
 
@@ -84,8 +83,6 @@ def test_exit_code_and_lines_say_what_happened(
     for line, beginning in zip(lines, beginnings):
         assert line.startswith(beginning.format(port=charger.port))
 
-
-# --- Nothing can be read ------------------------------------------------------------------------
 
 # All that a message may say to try.
 HINTS = [
@@ -160,9 +157,6 @@ def test_once_a_register_was_read_unit_and_base_are_right(
         assert not re.search("--unit|--base|exception 0", result.stderr)
         is_read = name.startswith("exception") and name != "exception 0"
         assert result.returncode == (0 if is_read or skip == 7 else 1)
-
-
-# --- No connection ------------------------------------------------------------------------------
 
 
 def test_a_refused_port_says_first_to_check_the_address(call: Run) -> None:

@@ -38,7 +38,6 @@ VALUE_BY_VALUE: list[Read] = [  # the requests where each range of several value
     for request in [read(rows), *([read([row]) for row in rows] if len(rows) > 1 else [])]
 ]
 
-# --- What is asked ------------------------------------------------------------------------------
 
 ORDER = [
     *[(INPUT, 100, 25), (INPUT, 400, 5), (INPUT, 1000, 38), (INPUT, 1100, 7), (INPUT, 1502, 12)],
@@ -128,9 +127,6 @@ def test_the_charger_is_free_before_anything_is_printed(memory: Memory, call: Ru
         assert stdout.getvalue() == HUMAN
 
 
-# --- Firmware that has gaps, or less ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("code", ["gaps", 1, 2, 3])
 def test_an_unsupported_range_is_read_value_by_value(
     charger: SimulatedCharger, call: Run, code: Any
@@ -147,9 +143,6 @@ def test_an_unsupported_range_is_read_value_by_value(
 def test_what_gaps_hold_is_in_no_value(charger: SimulatedCharger, call: Run) -> None:
     charger.image.update(dict.fromkeys(GAPS, 0xA5A5))
     assert_whole(call(*READ_ALL, charger=charger))
-
-
-# --- Time ---------------------------------------------------------------------------------------
 
 
 def test_the_timestamp_is_when_the_reading_began(memory: Memory, call: Run, clock: Clock) -> None:
@@ -173,9 +166,6 @@ def test_the_timeout_is_that_of_each_whole_reply(
         result = call("--timeout=100", charger=charger)  # the longest reply has 85 bytes
     assert (result.stderr == "", result.stderr.endswith(end)) == (not end, True)
     assert clock.passed > 100
-
-
-# --- What -v adds -------------------------------------------------------------------------------
 
 
 def test_verbose_shows_each_request_and_reply_in_hex(charger: SimulatedCharger, call: Run) -> None:

@@ -85,9 +85,6 @@ def test_there_are_recordings_with_and_without_times() -> None:
     assert has_times == {True, False}
 
 
-# --- A report that is made here -----------------------------------------------------------------
-
-
 def report_of(run: Run, charger: SimulatedCharger, *options: str) -> str:
     """Return what the README asks owners for."""
     result = run("--details", "-v", *options, charger=charger, stderr=subprocess.STDOUT)
@@ -123,9 +120,6 @@ def test_a_report_with_faults_gives_the_reading_that_was_made(
     charger.fault(SILENCE, 130, times=1)
     again = played_back(call, report_of(run, charger, "--timeout=0.5"))
     assert again == with_null(null_keys("it", range_of(1100)) | null_keys("it", range_of(190)))
-
-
-# --- Without what names the charger -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
