@@ -165,6 +165,19 @@ def catches(process: Any, number: int) -> bool:
     return bool(int(status(process, "SigCgt"), 16) & 1 << number - 1)
 
 
+def open_sockets(process: Any) -> int:
+    count = 0
+    for name in os.listdir(f"/proc/{process.pid}/fd"):
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            count += os.readlink(f"/proc/{process.pid}/fd/{name}").startswith("socket:")
+    return count
+
+
+def waits_for_network(process: Any) -> bool:
+    """Tell whether it sleeps with a socket. On the way there, Python handles no signal."""
+    return open_sockets(process) > 0 and status(process, "State") == "S"
+
+
 def thread_count(process: Any) -> int:
     return int(status(process, "Threads"))
 

@@ -16,18 +16,9 @@ import program
 import pytest
 from charger import SILENCE
 from door import dead_host, free_port, listening
-from program import Start, Staying, Terminal, catches, eventually, side_by_side
+from program import Start, Staying, Terminal, catches, eventually, open_sockets, side_by_side
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 0)]
-
-
-def open_sockets(process: Any) -> int:
-    """Return how many sockets the process has open."""
-    count = 0
-    for name in os.listdir(f"/proc/{process.pid}/fd"):
-        with contextlib.suppress(OSError):  # it was closed meanwhile
-            count += os.readlink(f"/proc/{process.pid}/fd/{name}").startswith("socket:")
-    return count
 
 
 def connect_clients(port: int, stack: contextlib.ExitStack) -> None:

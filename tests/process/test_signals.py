@@ -25,7 +25,17 @@ import program
 import pytest
 from charger import SILENCE, SimulatedCharger
 from door import dead_host, listening
-from program import Run, Start, catches, command, eventually, full_pipe, side_by_side, thread_count
+from program import (
+    Run,
+    Start,
+    catches,
+    command,
+    eventually,
+    full_pipe,
+    side_by_side,
+    thread_count,
+    waits_for_network,
+)
 from registers import DYNAMIC, FAILSAFE, HOLDING, READING
 
 pytestmark = pytest.mark.every_version
@@ -78,7 +88,7 @@ def test_interrupted_setting_says_what_is_and_may_be_set(start: Start) -> None:
             def is_held_up() -> bool:
                 return len(charger.times_of(moment.address, write=moment.write)) > moment.skip
 
-            eventually(is_held_up)
+            eventually(lambda: is_held_up() and waits_for_network(running.process))
             assert running.end(number) == code
             assert running.out == []
             assert without_advice(running.err) == moment.said
@@ -109,7 +119,7 @@ def writing(charger: SimulatedCharger, environment: dict[str, str]) -> Writing:
         streams: Any = {"stdout": subprocess.DEVNULL, "stderr": stderr}
         with subprocess.Popen(arguments, env=environment, **streams) as process:
             try:
-                eventually(lambda: charger.writes)
+                eventually(lambda: charger.writes and waits_for_network(process))
                 yield process
             finally:
                 process.kill()
@@ -132,7 +142,7 @@ def test_two_signals_in_a_row_are_answered_once(
 ) -> None:
     charger.fault(SILENCE, write=True)
     running = start("--set-current", "12", "--timeout=60", charger=charger)
-    eventually(lambda: charger.writes)
+    eventually(lambda: charger.writes and waits_for_network(running.process))
     running.process.send_signal(number)
     assert running.end(number) == code
     assert (running.out, without_advice(running.err)) == ([], [MAY_BE[DYNAMIC]])
@@ -157,6 +167,7 @@ def test_signal_ends_the_wait_for_a_connection(start: Start, number: int, code: 
     with dead_host() as port:
         running = start("--ip=127.0.0.1", f"--port={port}", "--timeout=300")
         eventually(lambda: catches(running.process, signal.SIGTERM))
+        eventually(lambda: waits_for_network(running.process))
         assert (running.end(number), running.out, running.err) == (code, [], [])
 
 
