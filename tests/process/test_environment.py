@@ -26,8 +26,6 @@ def finish(arguments: Sequence[Any], **more: Any) -> Result[str]:
     return subprocess.run([*map(str, arguments)], check=False, **{**how, **more})
 
 
-# --- Languages and encodings --------------------------------------------------------------------
-
 NAME = "Käse-1 ✓"
 NO_UTF_8 = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 ENVIRONMENTS: dict[str, dict[str, str]] = {
@@ -78,9 +76,6 @@ def test_terminal_without_these_characters_shows_all_others(
     assert len(re.findall(r"K\S+se-1 ", result.stdout)) >= 2
 
 
-# --- The file as a user has it ------------------------------------------------------------------
-
-
 def test_script_runs_by_its_own_name(
     charger: SimulatedCharger, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -120,9 +115,6 @@ def test_top_level_holds_only_what_a_user_looks_for() -> None:
     }
 
 
-# --- pymodbus -----------------------------------------------------------------------------------
-
-
 def without_pymodbus(code: str, home: Path, environment: dict[str, str]) -> dict[str, str]:
     """Return the environment of a process where importing pymodbus does that."""
     (home / "pymodbus.py").write_text(code + "\n", encoding="utf-8")
@@ -158,8 +150,6 @@ def test_one_line_says_which_python_lacks_pymodbus(
     assert re.fullmatch(rf"ERROR: pymodbus .*{python}.*pip install.*\n", result.stderr)
     assert "apt install python3-pymodbus python3-serial-asyncio" in result.stderr
 
-
-# --- A Python that is too old -------------------------------------------------------------------
 
 PRETEND = """
 import collections, runpy, sys

@@ -54,9 +54,6 @@ def without_advice(lines: list[str]) -> list[str]:
     return [line.rstrip("\n").partition("; a reading shows")[0] for line in lines]
 
 
-# --- A charger that does not answer -------------------------------------------------------------
-
-
 class Moment(NamedTuple):
     """A fault in the reply to a request: what it holds up, and what is said of the values then."""
 
@@ -171,9 +168,6 @@ def test_signal_ends_the_wait_for_a_connection(start: Start, number: int, code: 
         assert (running.end(number), running.out, running.err) == (code, [], [])
 
 
-# --- Signals that are not the program's ---------------------------------------------------------
-
-
 def signalled(
     charger: SimulatedCharger, arguments: list[str], environment: dict[str, str]
 ) -> tuple[str, str]:
@@ -238,8 +232,6 @@ def test_caller_of_main_is_told_of_an_interrupted_write(
     assert without_advice(result.stderr.splitlines()) == [MAY_BE[DYNAMIC]]
 
 
-# --- From the first moment ----------------------------------------------------------------------
-
 # Python prints an exception that comes up in here as ignored, and goes on: so a Ctrl-C was dropped
 # once, and both currents were written after it.
 DROPPED = """
@@ -273,8 +265,6 @@ def test_signal_during_an_import_ends_it_before_any_request(
         assert (result.returncode, result.stdout, result.stderr) == (-number, "", "")
     assert charger.connections == 0
 
-
-# --- Over the whole run -------------------------------------------------------------------------
 
 # Moments for each command, spread over its run. The whole sweep, a moment at least each ms:
 #     VESTEL_SIGNAL_STEPS=800 python -m pytest -k moment tests
