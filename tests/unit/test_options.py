@@ -201,7 +201,7 @@ NO_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "No such file or directory"),
     "a dangling link": (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
     "a directory": (Path.mkdir, "Is a directory"),
-    "a pipe that nobody writes": (os.mkfifo, "not a regular file"),
+    "a pipe that nobody writes": (lambda path: os.mkfifo(path), "not a regular file"),
     "a device": (lambda path: path.symlink_to("/dev/null"), "not a regular file"),
 }
 
