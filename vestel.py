@@ -398,7 +398,7 @@ class NoReply(ChargerError):
 
 
 class Silence(NoReply):
-    """A request got no reply in time. The connection is kept: a late reply can be told apart."""
+    """A request got no reply in time. The connection is kept: a late reply is recognised."""
 
 
 class NothingRead(ChargerError):
