@@ -35,7 +35,6 @@ import math
 import os
 import re
 import signal
-import stat
 import threading
 import time
 from argparse import ArgumentTypeError
@@ -70,6 +69,12 @@ if TYPE_CHECKING:
     Wanted = Sequence[tuple["Value", int]]
 
 VERSION = "1.2.0"
+
+
+def _now() -> float:
+    """Return the time in seconds, on a clock that never jumps."""
+    return time.monotonic()
+
 
 # --- Values of the charger (spec) -----------------------------------------------------------
 
@@ -118,6 +123,7 @@ HMI External MID Communication Error
 RCD Device Error
 Installation Error
 """.splitlines()  # by bit
+FAULT_NAMES = [*FAULTS, *(f"Unknown fault (bit {bit})" for bit in range(len(FAULTS), 32))]
 
 
 def _thousandth(number: int) -> float:
@@ -133,31 +139,32 @@ def _name_from(names: Sequence[str]) -> Conversion:
 
 
 def _fault_names(code: int) -> list[str]:
-    names = [*FAULTS, *(f"Unknown fault (bit {bit})" for bit in range(len(FAULTS), 32))]
-    return [name for bit, name in enumerate(names) if code >> bit & 1]
+    return [name for bit, name in enumerate(FAULT_NAMES) if code >> bit & 1]
 
 
 def _active_phases(milliamperes: Sequence[int]) -> int:
     return sum(current >= 1000 for current in milliamperes)
 
 
+def _digit_pairs(number: int) -> tuple[int, int, int]:
+    """Return the parts of hhmmss or yymmdd."""
+    return number // 10000, number // 100 % 100, number % 100
+
+
 def _time_of_day(hhmmss: int) -> str | None:
     """Return the ISO time; None for 0, which stands for none (spec), and for no time of day."""
-    if not hhmmss:
-        return None
-    moment = _date_and_time([101, hhmmss])  # on 2000-01-01: any day will do
-    return moment[len("2000-01-01T") :] if moment else None
+    with suppress(ValueError):
+        return datetime(2000, 1, 1, *_digit_pairs(hhmmss)).strftime("%H:%M:%S") if hhmmss else None
+    return None
 
 
 def _date_and_time(numbers: Sequence[int]) -> str | None:
     """Return ISO date and time, without a zone: the charger knows none. None for no time."""
-    yymmdd, hhmmss = numbers
-    date = 2000 + yymmdd // 10000, yymmdd // 100 % 100, yymmdd % 100
-    try:
-        moment = datetime(*date, hhmmss // 10000, hhmmss // 100 % 100, hhmmss % 100)
-    except ValueError:
-        return None
-    return moment.isoformat() if moment.year < 2100 else None
+    (year, month, day), time_of_day = map(_digit_pairs, numbers)
+    with suppress(ValueError):
+        moment = datetime(2000 + year, month, day, *time_of_day)
+        return moment.isoformat() if year < 100 else None
+    return None
 
 
 def _h_mm_ss(seconds: int) -> str:
@@ -300,6 +307,11 @@ VALUES = {value.label: value for value in CORE + DETAILS}
 DYNAMIC_CURRENT = VALUES["Dynamic Current"]
 FAILSAFE_CURRENT = VALUES["Failsafe Current"]
 FAILSAFE_TIMEOUT = VALUES["Failsafe Timeout"]
+SETTABLE = (
+    FAILSAFE_TIMEOUT,
+    DYNAMIC_CURRENT,
+    FAILSAFE_CURRENT,
+)  # in the order in which they are written
 EVSE_MINIMUM, EVSE_MAXIMUM = VALUES["EVSE Minimum"], VALUES["EVSE Maximum"]
 CHARGEPOINT_STATE, CABLE_STATE = VALUES["Chargepoint State"], VALUES["Cable State"]
 CLOCK = [VALUES["Date"], VALUES["Time"]]
@@ -314,7 +326,8 @@ def _ranges(values: Iterable[Value]) -> list[list[Value]]:
     """Return the values in groups that one request can read, input registers first."""
     ranges: list[list[Value]] = []
     bank, end = "", 0
-    for value in sorted(values, key=lambda v: (v.bank == HOLDING, v.address)):
+    in_registers = [value for value in values if value.words]
+    for value in sorted(in_registers, key=lambda v: (v.bank == HOLDING, v.address)):
         if value.bank != bank or value.address > end + MAX_GAP:
             ranges.append([])
         ranges[-1].append(value)
@@ -322,9 +335,7 @@ def _ranges(values: Iterable[Value]) -> list[list[Value]]:
     return ranges
 
 
-DETAIL_REGISTERS = [value for value in DETAILS if value.words]
-CORE_RANGES = _ranges(value for value in CORE if value.words)
-DETAIL_RANGES = _ranges(DETAIL_REGISTERS)
+CORE_RANGES, DETAIL_RANGES = _ranges(CORE), _ranges(DETAILS)
 ALL_RANGES = CORE_RANGES + DETAIL_RANGES
 LIMITS_RANGE = next(values for values in CORE_RANGES if EVSE_MAXIMUM in values)
 
@@ -348,7 +359,6 @@ def _describe(values: Values) -> str:
 UNSUPPORTED = (1, 2, 3)  # the firmware lacks something of what was asked for
 ACKNOWLEDGE, BUSY = 5, 6
 TEMPORARY = (4, ACKNOWLEDGE, BUSY)
-GATEWAY = (10, 11)
 EXCEPTIONS = {
     1: "illegal function",
     2: "illegal data address",
@@ -374,27 +384,26 @@ class CommandError(Exception):
 class ChargerError(CommandError):
     """Something that was asked of the charger was not done.
 
-    `hint` is a likely cause, or what may be tried; `setup_hint` is which options may be tried, as
-    long as nothing has ever been read.
+    `hint` is a likely cause, or what may be tried.
     """
 
-    def __init__(self, message: str, hint: str = "", setup_hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.hint, self.setup_hint = hint, setup_hint
+        self.hint = hint
 
 
 class Refused(ChargerError):
     """The charger answered with a Modbus exception. The connection is fine."""
 
-    def __init__(self, code: int, setup_hint: str = "") -> None:
+    def __init__(self, code: int) -> None:
         meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
         hint = "try again later" if code in TEMPORARY else ""
-        super().__init__(f"exception {code} ({meaning})", hint, setup_hint)
+        super().__init__(f"exception {code} ({meaning})", hint)
         self.code = code
 
 
 class NoReply(ChargerError):
-    """A request got no usable reply. But for Silence, the connection is finished."""
+    """A request got no usable reply. Except after Silence, the connection is finished."""
 
 
 class Silence(NoReply):
@@ -402,7 +411,7 @@ class Silence(NoReply):
 
 
 class NothingRead(ChargerError):
-    """The charger refused every core range."""
+    """The charger answers, but not one value could be read."""
 
 
 class OutOfRange(ChargerError):
@@ -416,7 +425,7 @@ class Unreachable(ChargerError):
 def _unreachable(charger: Charger, error: ChargerError) -> Unreachable:
     if isinstance(error, Unreachable):
         return error
-    return Unreachable(f"Cannot read {charger.name}: {error}", error.hint, error.setup_hint)
+    return Unreachable(f"Cannot read {charger.name}: {error}", error.hint)
 
 
 def _is_unsupported(error: ChargerError | None) -> bool:
@@ -485,22 +494,10 @@ SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: che
 FILE_NAME = "vestel_modbus.ini"
 
 
-class Formatter(argparse.HelpFormatter):
-    """Formats help at a fixed width and without colour.
-
-    Argparse would ask for the terminal's width at each option, which takes 3 ms. Since Python 3.14
-    it would also ask stdout, even a closed one, whether to colour what goes to stderr.
-    """
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=78)
-
-    def _set_color(self, *_: object, **more: Any) -> None:
-        super()._set_color(False, **more)  # type: ignore[misc]  # since Python 3.14
-
-
 class Parser(argparse.ArgumentParser):
     """An argument parser that writes as all of the program does, also to a closed stream."""
+
+    color: bool  # since Python 3.14
 
     def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
         write_stdout(self.format_help())
@@ -522,8 +519,10 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="exit codes: 0 done; 1 not reached or not read; 2 usage or configuration; "
         "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM (0 with --watch and --listen)",
         allow_abbrev=False,
-        formatter_class=Formatter,
+        # Argparse would ask for the terminal's width at each option, which takes 3 ms.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
     )
+    parser.color = False  # else it asks stdout, even a closed one, what stderr may show
     _add_options(parser)
     args = parser.parse_args(argv)
     if args.watch and args.format == "prometheus":
@@ -537,12 +536,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error("--hold needs --watch or --listen, which stay connected")
         if args.set_dynamic_current is not None:
             parser.error("--hold sets the dynamic current: no other option can set it as well")
-    wanted = [
-        (FAILSAFE_TIMEOUT, args.set_failsafe_timeout),
-        (DYNAMIC_CURRENT, args.set_dynamic_current),
-        (FAILSAFE_CURRENT, args.set_failsafe_current),
-    ]
-    args.wanted = [(value, number) for value, number in wanted if number is not None]
+    numbers = args.set_failsafe_timeout, args.set_dynamic_current, args.set_failsafe_current
+    args.wanted = [pair for pair in zip(SETTABLE, numbers) if pair[1] is not None]
     return args
 
 
@@ -631,7 +626,7 @@ def find_target(args: argparse.Namespace) -> Target:
     Raises CommandError (2).
     """
     beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), FILE_NAME)
-    places = [beside, os.path.join(os.path.expanduser("~"), ".config", FILE_NAME)]
+    places = [beside, os.path.expanduser(f"~/.config/{FILE_NAME}")]
     if args.config == "":
         raise CommandError("--config is empty: give the path of a file", 2)
     path = args.config or next(filter(os.path.exists, places), None)
@@ -673,7 +668,7 @@ class Wire:
         A frame of another transaction is the late reply to an earlier request: it is dropped.
         """
         timeout, reply = self._target.timeout, b""
-        deadline = time.monotonic() + timeout
+        deadline = _now() + timeout
         self._trace(f"{self._target}: request {request.hex(' ')}")
         try:
             self.socket.settimeout(timeout)
@@ -686,9 +681,8 @@ class Wire:
                 raise _closed()
             if self._received:
                 raise NoReply("a reply that is too short")
-            other_unit = 1 if self._target.unit == 255 else 255
-            setup_hint = f"or try --unit {other_unit}, or a longer --timeout"
-            raise Silence(f"no reply within {timeout:g} s", OTHER_MASTER, setup_hint)
+            hint = f"{OTHER_MASTER}, or a longer --timeout is needed"
+            raise Silence(f"no reply within {timeout:g} s", hint)
         _check_reply(request, reply)
         return reply
 
@@ -707,7 +701,7 @@ class Wire:
     def _receive(self, size: int, deadline: float) -> None:
         """Receive until so many bytes are there."""
         while len(self._received) < size:
-            seconds_left = deadline - time.monotonic()
+            seconds_left = deadline - _now()
             if seconds_left <= 0:
                 raise TimeoutError
             self.socket.settimeout(seconds_left)
@@ -746,7 +740,6 @@ def _open_socket(target: Target) -> socket.socket:
 
 
 def _why_unreachable(error: Exception, target: Target) -> str:
-    import errno
     import socket
 
     if _is_refused(error):
@@ -755,13 +748,9 @@ def _why_unreachable(error: Exception, target: Target) -> str:
     if _is_timeout(error):
         hint = "check the address, that the charger is on, and that no firewall is in between"
         return f"no answer within {target.timeout:g} s; {hint}"
-    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return f"{error.strerror}; check the network and its name server, or give an IP address"
+    why = getattr(error, "strerror", None) or error
     if isinstance(error, (socket.gaierror, UnicodeError)):
-        return "no such host is known; check --ip, or ip in the configuration file"
-    number, why = getattr(error, "errno", 0), getattr(error, "strerror", None) or error
-    if number == errno.EINVAL and target.ip.lower().startswith("fe80:") and "%" not in target.ip:
-        return f"{why}; an address like this needs the network interface: {target.ip}%eth0"
+        return f"no address is known for this name ({why}); check --ip, or ip in the file"
     return f"{why}; check the address and the network"
 
 
@@ -782,7 +771,7 @@ def _is_timeout(error: Exception) -> bool:
 def _check_reply(request: bytes, reply: bytes) -> None:
     """Raise NoReply where that is not a reply to this request."""
     if reply[6] != request[6]:
-        raise NoReply(f"a reply of unit {reply[6]}", setup_hint=f"try --unit {reply[6]}")
+        raise NoReply(f"a reply of unit {reply[6]}")
     if reply[7] & 0x7F != request[7]:
         raise NoReply("a reply to another request")
     is_exception, is_write = reply[7] & 0x80, request[7] == 6
@@ -832,8 +821,6 @@ def modbus(target: Target, trace: Trace) -> Connect:
         def read_words(self, bank: str, address: int, count: int) -> list[int]:
             read = self.read_input_registers if bank == INPUT else self.read_holding_registers
             words: list[int] = self._checked(read, address, count=count).registers
-            if len(words) != count:
-                raise NoReply(f"{len(words)} registers instead of {count}")
             return words
 
         def write_word(self, address: int, value: int) -> None:
@@ -850,7 +837,7 @@ def modbus(target: Target, trace: Trace) -> Connect:
                 code = getattr(response, "exception_code", 0)
                 if not code:  # pymodbus 3.0 to 3.6 could not decode the reply
                     raise NoReply("a malformed reply")
-                raise Refused(code, _setup_hint(code, target))
+                raise Refused(code)
             return response
 
     return Client
@@ -863,14 +850,6 @@ def _why_no_pymodbus(error: Exception) -> str:
         f"install it with: {python} -m pip install 'pymodbus>=3.0,<4', or on Debian with: "
         "apt install python3-pymodbus python3-serial-asyncio"
     )
-
-
-def _setup_hint(code: int, target: Target) -> str:
-    """Return which options may be tried where this exception is the first answer."""
-    if code not in (*UNSUPPORTED, *GATEWAY):
-        return ""
-    other_unit = f"try --unit {1 if target.unit == 255 else 255}"
-    return f"{other_unit} or --base {1 - target.base}" if code == 2 else other_unit
 
 
 # --- The charger ----------------------------------------------------------------------------
@@ -904,17 +883,17 @@ class Charger:
         return words
 
     def write(self, value: Value, number: int) -> None:
-        """Write a register. Raises ChargerError; but for Refused, it may have been written."""
+        """Write a register. Raises ChargerError: it may have been written all the same."""
         self._request(lambda it: _write_word(it, value.address, number))
 
     def _request(self, request: Request) -> Any:
         """Carry out a request; ask a busy charger again for up to one timeout."""
-        give_up = time.monotonic() + self._timeout_s
+        give_up = _now() + self._timeout_s
         while True:
             try:
                 return self._with_retry(self._send, request)
             except Refused as error:
-                if error.code not in (ACKNOWLEDGE, BUSY) or time.monotonic() >= give_up:
+                if error.code not in (ACKNOWLEDGE, BUSY) or _now() >= give_up:
                     raise
             time.sleep(self.pause_s)
 
@@ -952,6 +931,9 @@ def _write_word(connection: Connection, address: int, number: int) -> None:
 
 
 # --- The register image ---------------------------------------------------------------------
+
+
+SETUP_HINT = "nothing was read yet: --unit (1 or 255) or --base may be wrong"
 
 
 class Finding(NamedTuple):
@@ -1014,9 +996,9 @@ class Image:
         """Read the core ranges. Raises Unreachable, or NothingRead where all were refused."""
         self.read(CORE_RANGES)
         if all(value.label in self.errors for value in chain(*CORE_RANGES)):
-            error = self.errors[DYNAMIC_CURRENT.label]
+            error = self.errors[DYNAMIC_CURRENT.label]  # it was asked for last
             why = f"Cannot read {self.charger.name}: {error}"
-            raise NothingRead(why, error.hint, error.setup_hint)
+            raise NothingRead(why, error.hint)
 
     def _mark_unread(self, values: Iterable[Value], error: ChargerError) -> None:
         """Keep why values could not be read.
@@ -1031,7 +1013,8 @@ class Image:
 
     def explain(self, error: ChargerError) -> str:
         """Return the message of an error, and what the user may try."""
-        setup_hint = "" if self.words else error.setup_hint
+        is_setup_in_doubt = self.charger.connections and not self.words
+        setup_hint = SETUP_HINT if is_setup_in_doubt else ""
         return "; ".join(filter(None, [str(error), error.hint, setup_hint]))
 
     def unread(self, ranges: Iterable[Values]) -> Iterator[Finding]:
@@ -1077,7 +1060,7 @@ def current_limits(image: Image) -> Limits:
         is_booting = CHARGEPOINT_STATE.label in image.errors
         if error and (is_booting or not _is_unsupported(error)):
             why = f"Cannot read the charger's limits ({_describe([value])}): {error}"
-            raise ChargerError(why, error.hint, error.setup_hint)
+            raise ChargerError(why, error.hint)
     if image[EVSE_MINIMUM] == image[EVSE_MAXIMUM] == 0:
         both = "the charger's minimum and maximum current (input registers 1102 and 1104)"
         raise ChargerError(f"{both} read 0, as they do where --base is wrong")
@@ -1125,21 +1108,20 @@ def set_value(image: Image, value: Value, number: int) -> str:
     except ChargerError as error:
         sent = "was sent" if isinstance(error, NoReply) else "may not have been sent"
         outcome, has_reply = f"{sent}: {error}", False
-
-    def is_settled(error: ChargerError | None) -> bool:
-        return isinstance(error, NoReply) or image[value] == number
-
-    give_up = time.monotonic() + READ_BACK_S
-    with suppress(Unreachable):  # the image keeps the reason
-        image.read([[value]])
-        while not is_settled(image.errors.get(value.label)) and time.monotonic() < give_up:
-            time.sleep(charger.pause_s)
+    give_up = _now() + READ_BACK_S
+    while True:
+        with suppress(Unreachable):  # the image keeps the reason
             image.read([[value]])
-    unread = image.errors.get(value.label)
+        unread = image.errors.get(value.label)
+        is_silent = isinstance(unread, (NoReply, Unreachable))
+        if image[value] == number or is_silent or _now() >= give_up:
+            break
+        time.sleep(charger.pause_s)
     if unread:
-        kind = ChargerError if has_reply or isinstance(unread, Refused) else Unreachable
+        is_lost = not has_reply and not isinstance(unread, Refused)
         may_be = f"it was {was} and may be {wanted} now"
-        raise kind(f"{label}: {wanted} {outcome}; reading back failed: {unread}; {may_be}")
+        why = f"{label}: {wanted} {outcome}; reading back failed: {unread}; {may_be}"
+        raise Unreachable(why) if is_lost else ChargerError(why)
     if image[value] != number:
         shows = f"the charger shows {_with_unit(image[value], value)} (it was {was})"
         note = "" if number else ZERO_NOTE
@@ -1147,7 +1129,7 @@ def set_value(image: Image, value: Value, number: int) -> str:
     return stays if before == number else f"{label.capitalize()}: {was} -> {wanted}"
 
 
-# evcc 10527; nymea: without a vehicle, the charger turns a 0 into its minimum.
+# Without a vehicle, the charger turns a 0 into its minimum (evcc 10527, nymea).
 ZERO_NOTE = (
     "; 0 pauses charging, and some firmware shows its minimum then: the charging state tells; "
     "without a vehicle the minimum stays set, and the next vehicle charges"
@@ -1169,8 +1151,8 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
         limits = current_limits(image)
         for value, _ in wanted:
             image.read([[value]])
-        if limits.warning:  # a charger that was booting may tell its maximum by now
-            image.read([LIMITS_RANGE])
+        if limits.warning:  # a charger that is booting may refuse all, or tell its maximum by now
+            image.read([[CHARGEPOINT_STATE], LIMITS_RANGE])
             limits = current_limits(image)
         for value, number in wanted:
             check_range(value, number, image)
@@ -1333,20 +1315,16 @@ def _charger_samples(flat: Reading) -> Iterator[Sample]:
         yield Sample("vestel_fault", "1 if the fault is active, else 0.", is_active, labels)
 
 
-def _service_samples(service: Snapshot) -> list[Sample]:
+def _service_samples(service: Snapshot) -> Iterator[Sample]:
     seconds = service.seconds if service.reading else None
-    connections = service.connections
-    return [
-        Sample("vestel_reading_seconds", "How long the newest reading took in seconds.", seconds),
-        Sample("vestel_warnings", "How many warnings last.", len(service.warnings)),
-        Sample("vestel_readings_total", "Readings made since the start.", service.readings),
-        Sample(
-            "vestel_failed_readings_total", "Readings that failed since the start.", service.failed
-        ),
-        Sample(
-            "vestel_connections_total", "Connections to the charger since the start.", connections
-        ),
-    ]
+    yield Sample("vestel_reading_seconds", "How long the newest reading took in seconds.", seconds)
+    yield Sample("vestel_warnings", "How many warnings last.", len(service.warnings))
+    for name, text, number in (
+        ("readings", "Readings made", service.readings),
+        ("failed_readings", "Readings that failed", service.failed),
+        ("connections", "Connections to the charger", service.connections),
+    ):
+        yield Sample(f"vestel_{name}_total", f"{text} since the start.", number)
 
 
 def _escaped(text: str) -> str:
@@ -1547,19 +1525,18 @@ class Log:
 
     def flush(self) -> None:
         """Write the lines that wait."""
-        while self._lines:
-            line = self._lines[0]
-            self.write(line)
-            if self._lines and self._lines[0] is line:  # a full queue drops its oldest line
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                self.write(self._lines[0])
                 self._lines.popleft()
 
 
 # --- Staying connected: heartbeat -----------------------------------------------------------
 
 HEARTBEAT_INTERVAL_S = 1.5  # no charger looks more often than every 3 s (spec)
-RARE_HEARTBEAT_INTERVAL_S = 60.0  # where the firmware lacks it
+RARE_HEARTBEAT_INTERVAL_S = 60.0  # where the firmware lacks the heartbeat
 CONNECTION_INTERVAL_S = 1.0
-NEW_CONNECTION_S = 10.0  # without a heartbeat, where the firmware lacks it
+LATE_HEARTBEAT_S = 10.0  # until the first one on a new connection, where the firmware lacks it
 
 
 class ConnectedCharger(Charger):
@@ -1571,7 +1548,7 @@ class ConnectedCharger(Charger):
 
     heartbeat_due = -math.inf  # monotonic, as all times here
     heartbeat_error: Refused | None = None  # of the last one
-    _heartbeat_worked = False  # ever
+    _heartbeat_worked = False  # at least once
     _sent_at = _opened_at = -math.inf
 
     @property
@@ -1595,9 +1572,9 @@ class ConnectedCharger(Charger):
         A charger that refuses it is read all the same.
         """
         if self.lacks_heartbeat and self._connection is None:
-            soon = time.monotonic() + NEW_CONNECTION_S
+            soon = _now() + LATE_HEARTBEAT_S
             self.heartbeat_due = max(self.heartbeat_due, soon)
-        if time.monotonic() < self.heartbeat_due:
+        if _now() < self.heartbeat_due:
             return
         try:
             self._with_retry(super()._send, self._write_heartbeat)
@@ -1610,7 +1587,7 @@ class ConnectedCharger(Charger):
         self.heartbeat_due = self._sent_at + interval_s
 
     def _write_heartbeat(self, connection: Connection) -> None:
-        self._sent_at = time.monotonic()
+        self._sent_at = _now()
         connection.write_word(ALIVE_REGISTER, 1)
 
     def _send(self, request: Request) -> Any:
@@ -1618,8 +1595,8 @@ class ConnectedCharger(Charger):
         return super()._send(request)
 
     def _open(self) -> Connection:
-        time.sleep(max(0.0, self._opened_at + CONNECTION_INTERVAL_S - time.monotonic()))
-        self._opened_at = time.monotonic()
+        time.sleep(max(0.0, self._opened_at + CONNECTION_INTERVAL_S - _now()))
+        self._opened_at = _now()
         return super()._open()
 
 
@@ -1643,7 +1620,7 @@ class Snapshot(NamedTuple):
     readings: int = 0  # since the start, as the next two
     failed: int = 0
     connections: int = 0
-    powers: Powers = ()  # of the readings of the last hour; None while the charger was lost
+    powers: Powers = ()  # of the readings of the last hour; None where it is not known
     fatal: CommandError | None = None  # what ends the program
 
 
@@ -1677,35 +1654,35 @@ class Warnings:
 
 
 class DetailReader:
-    """Reads the clock, and with --details the rest of them. A detail never costs the reading."""
+    """Reads the clock, and with --details all details. A detail never costs the reading."""
 
     MIN_WAIT_S, MAX_WAIT_S = 60.0, 3600.0  # until what has failed is read again
 
     def __init__(self, details: bool) -> None:
-        self._values = DETAIL_REGISTERS if details else CLOCK
-        # By label, of those that have failed: when they are due (monotonic), and the wait (s).
-        self._retries: dict[str, tuple[float, float]] = {}
+        self._values = DETAILS if details else CLOCK
+        # Of the details that have failed, by label: the next time to read them, and the wait.
+        self._due: dict[str, float] = {}
+        self._wait_s: dict[str, float] = {}
 
     def read(self, image: Image, texts_read: set[str]) -> None:
         """Read what is due. `texts_read` are labels: these are not read again."""
-        now, never_failed = time.monotonic(), (-math.inf, 0.0)
+        now = _now()
         due = []
         for value in self._values:
-            retry_at, _ = self._retries.get(value.label, never_failed)
-            if value.label not in texts_read and now >= retry_at:
+            if value.label not in texts_read and now >= self._due.get(value.label, now):
                 due.append(value)
         with suppress(Unreachable):
             image.read(_ranges(due))
         for value in due:
             label = value.label
             if label in image.errors:
-                _, wait_s = self._retries.get(label, never_failed)
-                wait_s = min(self.MAX_WAIT_S, wait_s * 2 or self.MIN_WAIT_S)
-                self._retries[label] = now + wait_s, wait_s
-                continue
-            self._retries.pop(label, None)
-            if value.unit == "text":
-                texts_read.add(label)
+                wait_s = self._wait_s.get(label, 0.0) * 2 or self.MIN_WAIT_S
+                self._wait_s[label] = min(self.MAX_WAIT_S, wait_s)
+                self._due[label] = now + self._wait_s[label]
+            else:
+                self._wait_s.pop(label, None)
+                if value.unit == "text":
+                    texts_read.add(label)
 
 
 class OldValues:
@@ -1717,8 +1694,8 @@ class OldValues:
     MAX_AGE_S = 12.0  # without any change, though the clock runs: more than two polls
 
     _clock: list[int] | None = None
-    _clock_changes = 0  # at successive readings; from 2 on it is known to run, and stays 2
-    _words_changed_at = -math.inf
+    _clock_changes = 0  # at successive readings; from 2 on it is known to run
+    _changed_at = -math.inf  # when any word has changed last
     _are_old = False
 
     def __init__(self) -> None:
@@ -1726,39 +1703,32 @@ class OldValues:
 
     def are_in(self, image: Image) -> bool:
         """Tell whether the newest reading repeats old values."""
-        now, clock = time.monotonic(), [image[value] for value in CLOCK]
-        clock_runs = self._clock_changes >= 2
-        has_changed = any(self._words.get(place) != word for place, word in image.words.items())
-        if has_changed:
+        now, clock = _now(), [image[value] for value in CLOCK]
+        clock_tells, clock_runs = None not in clock and clock != [0, 0], self._clock_changes >= 2
+        if not image.words.items() <= self._words.items():
             self._words.update(image.words)
-            self._words_changed_at = now
-        if None in clock or clock == [0, 0]:  # that tells nothing
-            self._clock = None
-            if not clock_runs:
-                self._clock_changes = 0
-            self._words_changed_at = now
-            self._are_old = self._are_old and not has_changed
-            return self._are_old
+            self._changed_at = now
+        if not clock_tells and not self._are_old:
+            self._changed_at = now
+        self._are_old = clock_runs and now > self._changed_at + self.MAX_AGE_S
         if not clock_runs:
-            has_ticked = self._clock not in (None, clock)
+            has_ticked = clock_tells and self._clock not in (None, clock)
             self._clock_changes = self._clock_changes + 1 if has_ticked else 0
-        self._clock = clock
-        is_late = now > self._words_changed_at + self.MAX_AGE_S
-        self._are_old = clock_runs and not has_changed and (is_late or self._are_old)
+        self._clock = clock if clock_tells else None
         return self._are_old
 
 
 # --- Staying connected: setpoints -----------------------------------------------------------
 
 STABLE_S = 60.0  # a value that was right for so long stays
-FIGHT_S = 5.0  # more than this between two tries: others set the value, too
+FIGHT_S = 5.0  # where the wait between two tries has grown beyond this, others set the value, too
 
 
 class Setpoint:
     """A value that is held: it is set whenever the charger shows another one."""
 
-    _obstacle = ""  # why it cannot be set now
-    _error = ""  # why the last try has failed
+    _why_not_tried = ""  # now
+    _why_failed = ""  # the last try
     _wait_s = _wait_left_s = 0.0  # from the last try to the next
     _right_s: float | None = None  # for how long it has been right; None: it is not
     _relapsed = False  # whether it did not stay after it was right
@@ -1778,14 +1748,14 @@ class Setpoint:
         Raises Unreachable.
         """
         self._wait_left_s -= elapsed_s
-        self._obstacle = ""
+        self._why_not_tried = ""
         if self.wanted is None:
             return
         unread = image.errors.get(self.value.label)
         if unread:
-            self._obstacle = f"Cannot read {_describe([self.value])}: {unread}"
+            self._why_not_tried = f"Cannot read {_describe([self.value])}: {unread}"
         elif image[self.value] == self.wanted:
-            self._error = ""
+            self._why_failed = ""
             self._right_s = 0.0 if self._right_s is None else self._right_s + elapsed_s
             if self._right_s >= STABLE_S:
                 self.start_over()
@@ -1798,18 +1768,18 @@ class Setpoint:
         try:
             check_range(self.value, wanted, image)
         except ChargerError as error:
-            self._obstacle = str(error)
+            self._why_not_tried = str(error)
             return
         if self._wait_left_s > 0:
             return
         try:
             self._wait_s = self._wait_left_s = min(MAX_RETRY_WAIT_S, self._wait_s * 2 or 1.0)
             line = set_value(image, self.value, wanted)
-            self._error, self._right_s = "", 0.0
+            self._why_failed, self._right_s = "", 0.0
             if not self.is_fought_over:
                 log(line)
         except ChargerError as error:
-            self._error, self._relapsed = str(error), False
+            self._why_failed, self._relapsed = str(error), False
             if isinstance(error, Unreachable):
                 raise
         finally:
@@ -1823,7 +1793,7 @@ class Setpoint:
     @property
     def warning(self) -> str:
         """What keeps the value from being set; empty where nothing does."""
-        reason = self._obstacle or self._error
+        reason = self._why_not_tried or self._why_failed
         if reason:
             return f"failed holding {_kind(self.value)}: {reason}; trying again"
         if not self.is_fought_over:
@@ -1835,14 +1805,13 @@ class Setpoint:
 def read_hold_file(path: str) -> int | None:
     """Return the number in the file of --hold; None where it is blank, as while it is written.
 
-    Raises CommandError. Never waits, also where the path is a pipe.
+    Raises CommandError.
     """
     max_size = 1000  # bytes
-    no_wait = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as pipes in the file system are
+    if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for a writer
+        raise CommandError("not a regular file")
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | no_wait)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise CommandError("not a regular file")
+        with open(path, "rb") as file:
             content = file.read(max_size)
     except OSError as error:
         raise CommandError(str(error.strerror))
@@ -1859,8 +1828,6 @@ class Holder:
     (nymea). One that was without a master is at its failsafe current (spec).
     """
 
-    ORDER = (FAILSAFE_TIMEOUT, DYNAMIC_CURRENT, FAILSAFE_CURRENT)  # as in parse_options()
-
     _cable: int | None = None  # its state, as read last
     _held_at: float | None = None  # monotonic; None while the charger is lost
     _file_number: int | None = None  # None while the file is wrong
@@ -1872,7 +1839,7 @@ class Holder:
         setpoints = [Setpoint(value, number) for value, number in wanted]
         if file is not None:
             setpoints.append(self._file_setpoint)
-        self.setpoints = sorted(setpoints, key=lambda setpoint: self.ORDER.index(setpoint.value))
+        self.setpoints = sorted(setpoints, key=lambda setpoint: SETTABLE.index(setpoint.value))
 
     def look_at_file(self) -> None:
         """Read the file of --hold, before each reading."""
@@ -1902,10 +1869,10 @@ class Holder:
             self._cable = cable
             for setpoint in self.setpoints:
                 setpoint.start_over()
-        elapsed_s = 0.0 if self._held_at is None else time.monotonic() - self._held_at
+        elapsed_s = 0.0 if self._held_at is None else _now() - self._held_at
         for setpoint in self.setpoints:
             setpoint.hold(image, log, elapsed_s)
-        self._held_at = time.monotonic()
+        self._held_at = _now()
         held = [Finding(f"hold {it.value.label}", it.warning) for it in self.setpoints]
         return [*held, Finding("file", self.file_warning)]
 
@@ -1939,25 +1906,17 @@ class Poller:
     _newest_timestamp = ""
     _clock_offset = 0.0  # s, from the monotonic clock to that of the computer
 
-    def __init__(
-        self,
-        charger: ConnectedCharger,
-        wanted: Wanted,
-        details: bool,
-        every: float,
-        hold_file: str | None,
-        log: Log,
-    ) -> None:
-        self.charger, self._log, self.with_details = charger, log, details
-        self._interval_s = min(POLLING_INTERVAL_S, every)
+    def __init__(self, charger: ConnectedCharger, args: argparse.Namespace, log: Log) -> None:
+        self.charger, self.log, self.with_details = charger, log, args.details
+        self._interval_s = min(POLLING_INTERVAL_S, args.watch or math.inf)
         self._image, self._old_values = Image(charger), OldValues()
-        self._details = DetailReader(details)
-        self._holder = Holder(wanted, hold_file)
+        self._details = DetailReader(args.details)
+        self._holder = Holder(args.wanted, args.hold)
         self._warnings = Warnings(log)
 
     def run(self) -> Iterator[float]:
         """Poll for ever. Yields the time (monotonic) until which there is nothing to do."""
-        wait_s = 0.0
+        wait_s = 0.5
         while True:
             readings = self.snapshot.readings
             try:
@@ -1965,26 +1924,25 @@ class Poller:
             except Unreachable as error:
                 self.charger.close()
                 self._lose(error)
-            if self.snapshot.readings > readings:
-                wait_s = 0.0
-            wait_s = min(MAX_RETRY_WAIT_S, wait_s * 2 or 1.0)
-            yield time.monotonic() + wait_s
+            has_read = self.snapshot.readings > readings
+            wait_s = 1.0 if has_read else min(MAX_RETRY_WAIT_S, wait_s * 2)
+            yield _now() + wait_s
 
     def _poll(self) -> Iterator[float]:
         """Poll until the charger does not answer any more: raises Unreachable then."""
         texts_read: set[str] = set()
-        due = time.monotonic()
+        due = _now()
         while True:
             try:
                 self._read(texts_read)
             except NothingRead as error:
                 self._lose(error)
-                # It has just started: that it refuses the heartbeat, too, says little.
+                # The charger has probably just started: that it refuses the heartbeat says little.
                 if self.charger.lacks_heartbeat:
-                    self.charger.heartbeat_due = time.monotonic() + self._interval_s
-            intervals = (time.monotonic() - due) // self._interval_s + 1
+                    self.charger.heartbeat_due = _now() + self._interval_s
+            intervals = (_now() - due) // self._interval_s + 1
             due += self._interval_s * intervals
-            while time.monotonic() < due:
+            while _now() < due:
                 yield min(due, self.charger.heartbeat_due)
                 self.charger.give_heartbeat()
 
@@ -1994,13 +1952,14 @@ class Poller:
         Raises Unreachable, and NothingRead where the charger refuses all.
         """
         image = self._image
-        began, timestamp = time.monotonic(), _utc_now()
+        began, timestamp = _now(), _utc_now()
         self._holder.look_at_file()
         image.read_core()
         self._details.read(image, texts_read)
         if self._old_values.are_in(image):
             raise Unreachable("it repeats old values: its clock stands still")
-        held = self._holder.hold(image, self._log)
+        seconds = _now() - began
+        held = self._holder.hold(image, self.log)
         reading, implausible = decode(image.words, timestamp, self.with_details)
         implausible_ones = [Finding(*warning) for warning in implausible.items()]
         self._warnings.update([*self._findings(), *implausible_ones, *held])
@@ -2010,7 +1969,7 @@ class Poller:
             reading=reading,
             problem="",
             made_at=began,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
             readings=self.snapshot.readings + 1,
         )
 
@@ -2039,10 +1998,10 @@ class Poller:
         self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
 
     def _publish(self, power: int | None, **changes: Any) -> None:
-        now, clock_offset = time.monotonic(), time.time() - time.monotonic()
-        recent = [point for point in self.snapshot.powers if point[0] > now - HISTORY_S]
+        now, clock_offset = _now(), time.time() - _now()
+        recent = self.snapshot.powers[-int(HISTORY_S / self._interval_s) :]
         if abs(clock_offset - self._clock_offset) > MAX_CLOCK_JUMP_S:
-            recent = []  # after a suspend of the computer, their times would be wrong
+            recent = ()  # after a suspend of the computer, their times would be wrong
         self._clock_offset = clock_offset
         self.snapshot = self.snapshot._replace(
             connections=self.charger.connections,
@@ -2050,26 +2009,29 @@ class Poller:
             powers=(*recent, (now, power)),
             **changes,
         )
-        self._log.has_news.set()
+        self.log.has_news.set()
 
 
 def poll_forever(poller: Poller, stop: threading.Event) -> None:
     """Run the poller, in the only thread that speaks to the charger."""
     try:
         for due in poller.run():
-            if stop.wait(max(0.0, due - time.monotonic())):
+            if stop.wait(max(0.0, due - _now())):
                 return
     except Exception as error:  # else old values would be served for ever
         problem = f"the program is at fault: {error!r}"
         fatal = CommandError(problem)
         poller.snapshot = poller.snapshot._replace(fatal=fatal, reading=None, problem=problem)
+        poller.log.has_news.set()
     finally:
         poller.charger.close()
 
 
 # --- Staying connected: showing what the poller has -----------------------------------------
 
-MAX_EARLY_S = 0.1
+MAX_EARLY_S = 0.1  # a reading that begins this much too early counts
+NEWS_WAIT_S = 5.0 if os.name == "posix" else 1.0  # a signal does not end a wait on Windows
+SHUTDOWN_WAIT_S = 5.0  # the HTTP server looks this often whether it is to end
 
 
 def snapshots(poller: Poller, log: Log, refresh_s: float) -> Iterator[Snapshot]:
@@ -2111,18 +2073,20 @@ def _notes(snapshot: Snapshot) -> Iterable[str]:
 
 
 def _highest_powers(powers: Powers, now: float, count: int) -> list[int | None]:
-    """Return the highest power (W) in each of so many parts of the last hour; None: not known."""
-    parts: list[list[int | None]] = [[] for _ in range(count)]
-    for at, watts in powers:
-        number = math.floor((at - now + HISTORY_S) * count / HISTORY_S)
-        if number >= 0:
-            parts[min(number, count - 1)].append(watts)
-    highest: list[int | None] = []
-    newest: int | None = None
-    for part in parts:
-        known = part or [newest]  # a part without a reading shows the reading before it
-        highest.append(max((watts for watts in known if watts is not None), default=None))
-        newest = known[-1]
+    """Return the highest power (W) in each of so many parts of the last hour; None: not known.
+
+    A power counts until the part with the next one.
+    """
+
+    def part(moment: float) -> int:
+        return math.floor((moment - now + HISTORY_S) * count / HISTORY_S)
+
+    highest: list[int | None] = [None] * count
+    for (since, watts), (until, _) in zip(powers, [*powers[1:], (now, None)]):
+        first = min(part(since), count - 1)
+        for n in range(max(0, first), max(first + 1, part(until))):
+            if watts is not None:
+                highest[n] = max(watts, highest[n] or 0)
     return highest
 
 
@@ -2186,7 +2150,7 @@ def _fit(row: Row, width: int) -> str:
 
 
 def _plot_text(powers: Powers, width: int, levels: str) -> list[str]:
-    highest = _highest_powers(powers, time.monotonic(), width)
+    highest = _highest_powers(powers, _now(), width)
     known = [watts for watts in highest if watts is not None]
     if not known:
         return []
@@ -2213,9 +2177,9 @@ class Screen:
         write_stdout(ENTER_SCREEN)
         has_ctrl_z = __name__ == "__main__" and hasattr(signal, "SIGTSTP")
         if has_ctrl_z and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
-            signal.signal(signal.SIGTSTP, self._stop)
+            signal.signal(signal.SIGTSTP, self._suspend)
 
-    def _stop(self, *_: object) -> None:
+    def _suspend(self, *_: object) -> None:
         """Give the terminal back while the program is stopped by Ctrl-Z."""
         write_stdout(LEAVE_SCREEN)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -2252,8 +2216,8 @@ class Screen:
         looked_at = 0.0
         for snapshot in newest:
             size = shutil.get_terminal_size()
-            was_stopped = time.monotonic() > looked_at + 3 * REFRESH_S  # Ctrl-Z, then fg
-            looked_at = time.monotonic()
+            was_stopped = _now() > looked_at + 3 * REFRESH_S  # Ctrl-Z, then fg
+            looked_at = _now()
             shown = snapshot, size, self._newest_line
             if was_stopped or shown != self._drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
@@ -2378,7 +2342,7 @@ def _table(rows: Iterable[Row]) -> str:
 def _plot_svg(powers: Powers) -> str:
     """Return the powers of the last hour as SVG with kW and local times; "" where there is none."""
     now = time.time()
-    highest = _highest_powers(powers, time.monotonic(), 360)
+    highest = _highest_powers(powers, _now(), 360)
     bars = {x: watts for x, watts in enumerate(highest) if watts is not None}
     if not bars:
         return ""
@@ -2403,7 +2367,7 @@ def _plot_svg(powers: Powers) -> str:
 
 # --- HTTP -----------------------------------------------------------------------------------
 
-MAX_CLIENTS = 900  # at a time; one file descriptor has to be left for the charger
+MAX_CLIENTS = 150  # at a time; macOS gives a program 256 files, and the charger needs one
 HTML, PLAIN = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 JSON, PROMETHEUS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 
@@ -2471,15 +2435,13 @@ def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserve
     import socket
     import socketserver
 
-    max_clients = _max_clients()
-
     class Server(socketserver.ThreadingTCPServer):
         allow_reuse_address = os.name == "posix"  # on Windows that would share a port in use
         daemon_threads = True
         request_queue_size = 1024
 
         def process_request(self, request: Any, client_address: Any) -> None:
-            if threading.active_count() < max_clients:
+            if threading.active_count() < MAX_CLIENTS:
                 super().process_request(request, client_address)
             else:
                 self.shutdown_request(request)
@@ -2497,16 +2459,6 @@ def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserve
         why = getattr(error, "strerror", None) or error
         hint = "check the host, and that no other program uses the port"
         raise CommandError(f"Cannot listen on {_bracketed(host)}:{port}: {why}; {hint}")
-
-
-def _max_clients() -> int:
-    """Return how many clients may be connected at a time: each needs a file descriptor."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return MAX_CLIENTS
-    max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(10, min(MAX_CLIENTS, max_files - 100))
 
 
 # --- The simulated charger of --demo --------------------------------------------------------
@@ -2534,33 +2486,26 @@ class Demo:
         self._words: Words = {}
         self._began = self._measured_at = time.time()
         self._energy_wh, self._power_w = 8421.0, 0
-        for label, content in self.START.items():
-            self._put(label, content)
+        self._put(self.START)
 
-    def _put(self, label: str, content: int | str) -> None:
-        value = VALUES[label]
-        if isinstance(content, int):
-            words = [content >> 16, content & 0xFFFF][-value.words :]
-        else:
-            words = [ord(character) for character in content]
-        for address, word in enumerate(words, value.address):
-            self._words[value.bank, address] = word
+    def _put(self, contents: Mapping[str, int | str]) -> None:
+        for label, content in contents.items():
+            value = VALUES[label]
+            if isinstance(content, str):
+                words = [ord(character) for character in content]
+            else:
+                words = [content >> 16, content & 0xFFFF][-value.words :]
+            for address, word in enumerate(words, value.address):
+                self._words[value.bank, address] = word
 
     def _measure(self) -> None:
         now = time.time()
         self._energy_wh += self._power_w * max(0.0, now - self._measured_at) / 3600
         self._measured_at, self._power_w = now, 0
-        amperes = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
-        for phase, volts, drop_ma in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
-            milliamperes = max(0, amperes * 1000 - drop_ma)  # a vehicle stays a little below
-            watts = milliamperes * volts // 1000
-            self._power_w += watts
-            self._put(f"Current {phase}", milliamperes)
-            self._put(f"Power {phase}", watts)
         duration_s = 5025 + max(0, int(now - self._began))
         clock = datetime.fromtimestamp(now)
+        amperes = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
         measured = {
-            "Total Power": self._power_w,
             "Chargepoint State": 2 if amperes else 3,  # Charging, SuspendedEVSE
             "Charging State": int(amperes > 0),
             "Meter Reading": 12345 + int(self._energy_wh / 100),
@@ -2570,8 +2515,12 @@ class Demo:
             "Date": int(f"{clock:%y%m%d}"),
             "Time": int(f"{clock:%H%M%S}"),
         }
-        for label, content in measured.items():
-            self._put(label, content)
+        for phase, volts, drop_ma in (("L1", 231, 770), ("L2", 230, 820), ("L3", 229, 750)):
+            milliamperes = max(0, amperes * 1000 - drop_ma)  # a vehicle stays a little below
+            watts = milliamperes * volts // 1000
+            self._power_w += watts
+            measured.update({f"Current {phase}": milliamperes, f"Power {phase}": watts})
+        self._put({**measured, "Total Power": self._power_w})
 
     def read_words(self, bank: str, address: int, count: int) -> list[int]:
         """Return what the registers hold now; 0 for a gap."""
@@ -2623,8 +2572,7 @@ def print_reading(charger: Charger, args: argparse.Namespace, log: Log) -> None:
 def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log) -> None:
     """Poll the charger, and show its readings (--watch) or serve them (--listen)."""
     gc.enable()
-    every = args.watch or math.inf
-    poller = Poller(charger, args.wanted, args.details, every, args.hold, log)
+    poller = Poller(charger, args, log)
     stop, ends = threading.Event(), ExitStack()
 
     def last_words() -> None:
@@ -2637,15 +2585,15 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
     start_thread(lambda: poll_forever(poller, stop))
     try:
         if args.listen:
-            start_thread(server.serve_forever)
-            for _ in snapshots(poller, log, 1.0):
+            start_thread(lambda: server.serve_forever(SHUTDOWN_WAIT_S))
+            for _ in snapshots(poller, log, NEWS_WAIT_S):
                 pass
         elif args.format == "human" and _can_redraw():
             screen = Screen(charger.name, log)
             ends.callback(screen.close)
             screen.draw(snapshots(poller, log, REFRESH_S))
         else:
-            print_readings(snapshots(poller, log, 1.0), args.format, args.watch)
+            print_readings(snapshots(poller, log, NEWS_WAIT_S), args.format, args.watch)
     finally:  # of a program that calls main(), or where stdout fails
         stop.set()
         if args.listen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from collections import deque
 from typing import Any, Callable
 
@@ -30,7 +31,7 @@ class World:
         charger: SimulatedCharger,
         setpoints: dict[int, int] | None = None,
         details: bool = False,
-        every: float = math.inf,
+        every: float | None = None,
         hold_file: str | None = None,
     ) -> None:
         self.clock, self.charger = clock, charger
@@ -40,7 +41,8 @@ class World:
         self.connected = vestel.ConnectedCharger(charger.connect, "the box", charger.reply_timeout)
         log = vestel.Log()
         log.write = lambda line: self.logged.append((self.clock.now, line))
-        self.poller = vestel.Poller(self.connected, wanted, details, every, hold_file, log)
+        args = Namespace(wanted=wanted, details=details, watch=every, hold=hold_file)
+        self.poller = vestel.Poller(self.connected, args, log)
         self._moments = self.poller.run()
         self.due = clock.now
 

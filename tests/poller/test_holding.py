@@ -412,7 +412,7 @@ def test_blank_file_changes_nothing(world: MakeWorld, file: Path, content: str) 
     ("spoil", "why"),
     [
         (lambda file: None, "No such file or directory"),
-        (Path.mkdir, "Is a directory"),
+        (Path.mkdir, "not a regular file"),
         (lambda file: file.write_text("12 A"), "'12 A' is not a whole number of amperes"),
         (lambda file: file.write_text("33"), "dynamic current 33 A is out of range: this"),
         (lambda file: file.write_text("5"), "dynamic current 5 A is out of range: this"),

@@ -358,3 +358,15 @@ def test_clock_that_fails_tells_nothing(world: MakeWorld, outcome: Any, times: i
     stopped.charger.image.update(words)
     stopped.play(25)
     assert OLD in stopped.snapshot.problem, "12 s after it was back"
+
+
+def test_clock_that_fails_after_a_loss_tells_nothing(world: MakeWorld) -> None:
+    idle = ran(world, failsafe=False)
+    idle.charger.away = "refused"
+    idle.charger.cut()
+    idle.play(30)
+    idle.charger.away = ""
+    idle.charger.fault(4, CLOCK, times=1)
+    idle.until(lambda: idle.reading is not None)
+    idle.play(45)
+    assert (idle.reading is None, len(idle.lines_with(OLD))) == (False, 0)

@@ -247,7 +247,7 @@ def test_history_has_the_power_of_each_reading_of_the_hour(world: MakeWorld) -> 
     polling = world(delay=0.0)
     polling.play(3700)
     powers = polling.snapshot.powers
-    assert gaps([at for at, _ in powers]) == 719 * [5.0]
+    assert gaps([at for at, _ in powers]) == 720 * [5.0]
     assert powers[-1][0] == polling.snapshot.made_at
     assert [watts for _, watts in powers] == [int(at * 10) % 90_000 for at, _ in powers]
 

@@ -200,7 +200,7 @@ def test_a_link_to_the_file_is_followed(tmp_path: Path) -> None:
 NO_FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "No such file or directory"),
     "a dangling link": (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
-    "a directory": (Path.mkdir, "Is a directory"),
+    "a directory": (Path.mkdir, "not a regular file"),
     "a pipe that nobody writes": (lambda path: os.mkfifo(path), "not a regular file"),
     "a device": (lambda path: path.symlink_to("/dev/null"), "not a regular file"),
 }
@@ -221,6 +221,6 @@ def test_a_file_that_may_not_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch
     def denied(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr("builtins.open", denied)
     with pytest.raises(vestel.CommandError, match="Permission denied"):
         vestel.read_hold_file("amps")

@@ -86,36 +86,26 @@ def test_exit_code_and_lines_say_what_happened(
 
 # All that a message may say to try.
 HINTS = [
-    "--unit 0", "--unit 1", "--unit 255", "--base 0", "--base 1", "--timeout", "--ip", "--port",
-    "check the address", "firewall", "web page", "another master", "a running vestel.py",
-    "failsafe timeout", "try again later", "name server", "network interface",
+    "--unit (1 or 255)", "--base", "--timeout", "--ip", "--port", "check the address", "firewall",
+    "web page", "another master", "a running vestel.py", "failsafe timeout", "try again later",
 ]  # fmt: skip
 OTHER_MASTER = ["another master", "a running vestel.py", "failsafe timeout"]
 LATE = ["--timeout", *OTHER_MASTER]
-# Options, the faults at every request, and what the line says to try.
-TRY: list[tuple[str, str, list[str]]] = [
-    ("", "reset; close; half a reply and reset", OTHER_MASTER),
-    ("", "silence; other transaction", ["--unit 255", *LATE]),
-    ("", "short; long; other function; exception 0", []),
-    ("", "other unit", ["--unit 0"]),
-    ("", "other protocol; no Modbus; web server", ["check the address", "--port"]),
-    ("", "exception 2", ["--unit 255", "--base 1"]),
-    ("", "exception 1; exception 3; exception 10; exception 11", ["--unit 255"]),
-    ("", "exception 4; exception 5; exception 6", ["try again later"]),
-    ("", "exception 7; exception 9; exception 255", []),
-    # What was tried is not what may be tried.
-    ("--unit=255", "exception 2", ["--unit 1", "--base 1"]),
-    ("--base=1", "exception 2", ["--unit 255", "--base 0"]),
-    ("--unit=255 --base=1", "exception 2", ["--unit 1", "--base 0"]),
-    ("--unit=7", "exception 2", ["--unit 255", "--base 1"]),
-    ("--unit=255", "exception 1; exception 10; exception 11", ["--unit 1"]),
-    ("--unit=255", "silence", ["--unit 1", *LATE]),
-    ("--base=1", "silence", ["--unit 255", *LATE]),
+SETUP = ["--unit (1 or 255)", "--base"]
+# The faults at every request, and what the line says to try besides unit and base.
+TRY: list[tuple[str, list[str]]] = [
+    ("reset; close; half a reply and reset", OTHER_MASTER),
+    ("silence; other transaction", LATE),
+    ("short; long; other function; other unit; exception 0", []),
+    ("other protocol; no Modbus; web server", ["check the address", "--port"]),
+    ("exception 1; exception 2; exception 3; exception 10; exception 11", []),
+    ("exception 4; exception 5; exception 6", ["try again later"]),
+    ("exception 7; exception 9; exception 255", []),
 ]
 
 
 def hints(text: str) -> list[str]:
-    return [hint for hint in HINTS if re.search(rf"(?<!\w){re.escape(hint)}\b", text)]
+    return [hint for hint in HINTS if re.search(rf"(?<!\w){re.escape(hint)}(?!\w)", text)]
 
 
 def error_line(result: Result[str], *said: str) -> str:
@@ -128,23 +118,20 @@ def error_line(result: Result[str], *said: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "name", "said"),
-    [(options, name, said) for options, names, said in TRY for name in names.split("; ")],
+    ("name", "said"), [(name, said) for names, said in TRY for name in names.split("; ")]
 )
 def test_where_nothing_is_read_the_line_says_what_may_help(
-    call: Run, charger: SimulatedCharger, clock: Clock, options: str, name: str, said: list[str]
+    call: Run, charger: SimulatedCharger, clock: Clock, name: str, said: list[str]
 ) -> None:
     with playing(charger, name, clock=clock):
-        result = call("--timeout=20", *options.split(), charger=charger)
-    line = error_line(result, *said)
+        result = call("--timeout=20", charger=charger)
+    line = error_line(result, *said, *SETUP)
     assert not re.search(r"exception 0\b", line)
     if "--timeout" in said:  # the first cause is the first that is named
         assert line.index("another master") < line.index("--unit")
 
 
-@pytest.mark.parametrize(
-    "name", [name for options, names, _ in TRY if not options for name in names.split("; ")]
-)
+@pytest.mark.parametrize("name", [name for names, _ in TRY for name in names.split("; ")])
 def test_once_a_register_was_read_unit_and_base_are_right(
     call: Run, charger: SimulatedCharger, clock: Clock, name: str
 ) -> None:
@@ -186,22 +173,24 @@ def test_a_dead_host_costs_one_timeout(call: Run) -> None:
     [
         ("reset", OTHER_MASTER),
         ("refused", ["check the address", "web page", *OTHER_MASTER]),
-        ("silent", ["--unit 255", *LATE]),
+        ("silent", LATE),
     ],
 )
 def test_a_box_with_another_master_says_so(call: Run, how: str, said: list[str]) -> None:
     with listening(masters=1, second_master=how) as charger:
         charger.other_master()
-        error_line(call("--timeout=0.1", charger=charger), *said)
+        result = call("--timeout=0.1", charger=charger)
+    # A reset may also come while the connection is made.
+    error_line(result, *said, *(SETUP if "nothing was read" in result.stderr else []))
 
 
+UNKNOWN = "no address is known for this name"
 UNREACHABLE: list[tuple[str, Exception, str, list[str]]] = [
     # the address, what the system says to it, and what the line says
-    ("box.lan", socket.gaierror(socket.EAI_NONAME, "?"), "no such host is known", ["--ip"]),
-    ("box..lan", UnicodeError("label empty"), "no such host is known", ["--ip"]),
-    ("box.lan", socket.gaierror(socket.EAI_AGAIN, "failure"), "failure", ["name server"]),
-    ("fe80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["network interface"]),
-    ("FE80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["network interface"]),
+    ("box.lan", socket.gaierror(socket.EAI_NONAME, "?"), f"{UNKNOWN} (?)", ["--ip"]),
+    ("box..lan", UnicodeError("label empty"), f"{UNKNOWN} (label empty)", ["--ip"]),
+    ("box.lan", socket.gaierror(socket.EAI_AGAIN, "failure"), f"{UNKNOWN} (failure)", ["--ip"]),
+    ("fe80::1", OSError(errno.EINVAL, "invalid"), "invalid", ["check the address"]),
     ("fe80::1%eth0", OSError(errno.ENODEV, "no device"), "no device", ["check the address"]),
     ("192.0.2.1", OSError(errno.ENETUNREACH, "no net"), "no net", ["check the address"]),
     ("192.0.2.1", socket.timeout(), "no answer within 2 s", ["check the address", "firewall"]),
@@ -221,4 +210,3 @@ def test_an_address_without_a_way_says_what_to_check(
     where = f"[{ip}]:502" if ":" in ip else f"{ip}:502"
     assert line.startswith(f"ERROR: Cannot connect to {where}: {why}; ")
     assert looked_up.call_count == 1
-    assert "network interface" not in said or line.endswith(f": {ip}%eth0")
