@@ -1092,7 +1092,7 @@ def set_value(image: Image, value: Value, number: int) -> str:
     """Write a value, read it back, and return a line that says what has changed.
 
     Only what is read back counts, whatever the reply to the write was. Raises ChargerError where
-    that is another number or not known; Unreachable where the write got no usable reply either.
+    that is another number or not known; Unreachable where the charger does not answer any more.
     """
     charger, before, label = image.charger, image.plausible(value), value.label.lower()
     was, wanted = _with_unit(before, value), f"{number} {value.unit}"
@@ -1118,7 +1118,7 @@ def set_value(image: Image, value: Value, number: int) -> str:
             break
         time.sleep(charger.pause_s)
     if unread:
-        is_lost = not has_reply and not isinstance(unread, Refused)
+        is_lost = isinstance(unread, Unreachable) or not (has_reply or isinstance(unread, Refused))
         may_be = f"it was {was} and may be {wanted} now"
         why = f"{label}: {wanted} {outcome}; reading back failed: {unread}; {may_be}"
         raise Unreachable(why) if is_lost else ChargerError(why)
@@ -1958,7 +1958,6 @@ class Poller:
         self._details.read(image, texts_read)
         if self._old_values.are_in(image):
             raise Unreachable("it repeats old values: its clock stands still")
-        seconds = _now() - began
         held = self._holder.hold(image, self.log)
         reading, implausible = decode(image.words, timestamp, self.with_details)
         implausible_ones = [Finding(*warning) for warning in implausible.items()]
@@ -1969,7 +1968,7 @@ class Poller:
             reading=reading,
             problem="",
             made_at=began,
-            seconds=seconds,
+            seconds=_now() - began,
             readings=self.snapshot.readings + 1,
         )
 
