@@ -35,6 +35,7 @@ import math
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from argparse import ArgumentTypeError
@@ -45,7 +46,6 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import socket
     import socketserver
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, NoReturn, Protocol
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     Words = dict[tuple[str, int], int]  # (bank, address) -> 16 bits
     Reading = dict[str, Any]  # as JSON prints it
     Sections = dict[str, list["Row"]]  # what people see: title -> rows
-    Powers = Sequence[tuple[float, int | None]]  # when (monotonic), and W
+    Powers = Sequence[tuple[float, int | None]]  # when (time.time()), and W
     Trace = Callable[[str], None]
     Wanted = Sequence[tuple["Value", int]]
 
@@ -194,6 +194,9 @@ class Value(NamedTuple):
     bank: str = INPUT
     sources: Sequence[str] = ()  # labels of the values that it follows from
 
+    def __hash__(self) -> int:
+        return hash(self.label)  # its keys have no hash
+
     @property
     def end(self) -> int:
         """The address behind its last word."""
@@ -215,8 +218,8 @@ def _state(label: str, address: int, name: str, names: Sequence[str]) -> Value:
     keys: dict[str, Conversion] = {f"states.{name}.code": int}
     keys[f"states.{name}.name"] = _name_from(names)
     codes = ", ".join(f"{code} {text}" for code, text in enumerate(names))
-    metric = f"vestel_{name}_state"
-    return Value(label, address, 1, "code", keys, "{1}".format, metric, f"State: {codes}.")
+    text = f"State: {codes}."
+    return Value(label, address, 1, "code", keys, "{1}".format, f"vestel_{name}_state", text)
 
 
 def _for_each_phase(step: int, value: Value) -> list[Value]:
@@ -484,7 +487,7 @@ def _listen_address(text: str) -> tuple[str, int]:
     return _host(name or "127.0.0.1"), _whole_number(1, 65535)(port)
 
 
-SETTINGS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # of Target: check, metavar, help
+SETTINGS: dict[str, tuple[Conversion, str, str]] = {  # of Target: check, metavar, help
     "ip": (_host, "IP", "charger: IP address or host name"),
     "port": (_whole_number(1, 65535), "PORT", "TCP port (default: 502)"),
     "unit": (_whole_number(0, 255), "UNIT", "Modbus unit id, 0-255 (default: 1)"),
@@ -549,7 +552,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
     for name, (check, metavar, text) in SETTINGS.items():
         add(f"--{name}", type=check, metavar=metavar, help=text)
-    formats = ("human", "prometheus", "json")
+    formats = "human", "prometheus", "json"
     add("--format", choices=formats, default="human", help="default: human")
     add(
         "--details",
@@ -600,16 +603,14 @@ def load_config(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8-sig") as file:
             ini.read_file(file)
-        section = ini["vestel"]
+        items = ini.items("vestel")
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}", 2)
-    except KeyError:
-        raise CommandError(f"{path}: there is no section [vestel]", 2)
     except (configparser.Error, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())
-        raise CommandError(f"{path}: not an INI file: {why}", 2)
+        raise CommandError(f"{path}: cannot be read as an INI file: {why}", 2)
     settings = {}
-    for key, text in section.items():
+    for key, text in items:
         try:
             settings[key] = SETTINGS[key][0](text)
         except KeyError:
@@ -658,7 +659,6 @@ class Wire:
 
     def __init__(self, target: Target, trace: Trace) -> None:
         self._target, self._trace = target, trace
-        self._received = bytearray()
         self.socket = _open_socket(target)
         trace(f"{target}: connected")
 
@@ -667,71 +667,53 @@ class Wire:
 
         A frame of another transaction is the late reply to an earlier request: it is dropped.
         """
-        timeout, reply = self._target.timeout, b""
+        timeout, reply = self._target.timeout, bytearray()
         deadline = _now() + timeout
         self._trace(f"{self._target}: request {request.hex(' ')}")
         try:
             self.socket.settimeout(timeout)
             self.socket.sendall(request)
             while reply[:2] != request[:2]:
-                reply = self._next_frame(deadline)
-        except OSError as error:
-            self._trace(f"{self._target}: reply {self._received.hex(' ') or 'none'}")
-            if not _is_timeout(error):
-                raise _closed()
-            if self._received:
+                reply.clear()
+                self._receive_frame(reply, deadline)
+        except socket.timeout:
+            if reply:
                 raise NoReply("a reply that is too short")
             hint = f"{OTHER_MASTER}, or a longer --timeout is needed"
             raise Silence(f"no reply within {timeout:g} s", hint)
+        except OSError:
+            raise _closed()
         _check_reply(request, reply)
-        return reply
+        return bytes(reply)
 
-    def _next_frame(self, deadline: float) -> bytes:
-        self._receive(MIN_FRAME, deadline)
-        size = 6 + int.from_bytes(self._received[4:6], "big")
-        if self._received[2:4] != b"\0\0" or not MIN_FRAME <= size <= MAX_FRAME:
-            self._trace(f"{self._target}: reply {self._received.hex(' ')}")
-            raise NoReply("a reply that is not Modbus", "check the address and --port")
-        self._receive(size, deadline)
-        frame = bytes(self._received)
-        self._received.clear()
-        self._trace(f"{self._target}: reply {frame.hex(' ')}")
-        return frame
+    def _receive_frame(self, frame: bytearray, deadline: float) -> None:
+        """Receive into the frame until it is whole."""
+        try:
+            self._receive(frame, MIN_FRAME, deadline)
+            size = 6 + int.from_bytes(frame[4:6], "big")
+            if frame[2:4] != b"\0\0" or not MIN_FRAME <= size <= MAX_FRAME:
+                raise NoReply("a reply that is not Modbus", "check the address and --port")
+            self._receive(frame, size, deadline)
+        finally:
+            self._trace(f"{self._target}: reply {frame.hex(' ') or 'none'}")
 
-    def _receive(self, size: int, deadline: float) -> None:
-        """Receive until so many bytes are there."""
-        while len(self._received) < size:
+    def _receive(self, frame: bytearray, size: int, deadline: float) -> None:
+        """Receive into the frame until it has that size."""
+        while len(frame) < size:
             seconds_left = deadline - _now()
             if seconds_left <= 0:
-                raise TimeoutError
+                raise socket.timeout
             self.socket.settimeout(seconds_left)
-            data = self.socket.recv(size - len(self._received))
+            data = self.socket.recv(size - len(frame))
             if not data:
                 raise ConnectionResetError
-            self._received += data
+            frame += data
 
 
 def _open_socket(target: Target) -> socket.socket:
     """Connect to the first address of the host that takes it. Raises NoReply and Unreachable."""
-    import socket
-
     try:
-        addresses = socket.getaddrinfo(target.ip, target.port, type=socket.SOCK_STREAM)
-        failures: list[OSError] = []
-        for family, kind, protocol, _, address in addresses:
-            try:
-                connection = socket.socket(family, kind, protocol)
-            except OSError as error:  # this computer lacks IPv6, for example
-                failures.insert(0, error)
-                continue
-            connection.settimeout(target.timeout / len(addresses))
-            try:
-                connection.connect(address)
-                return connection
-            except OSError as error:
-                connection.close()
-                failures.append(error)
-        raise next(filter(_is_refused, failures), failures[-1])  # a refusal tells most
+        return socket.create_connection((target.ip, target.port), target.timeout)
     except (ConnectionResetError, ConnectionAbortedError):
         raise _closed()  # the charger has accepted, and closed at once
     except (OSError, UnicodeError) as error:
@@ -740,12 +722,10 @@ def _open_socket(target: Target) -> socket.socket:
 
 
 def _why_unreachable(error: Exception, target: Target) -> str:
-    import socket
-
-    if _is_refused(error):
+    if isinstance(error, ConnectionRefusedError):
         web_page = "or Modbus TCP is not enabled in the charger's web page"
         return f"connection refused; check the address and the port, {web_page}, or {OTHER_MASTER}"
-    if _is_timeout(error):
+    if isinstance(error, (socket.timeout, TimeoutError)):  # two types before Python 3.10
         hint = "check the address, that the charger is on, and that no firewall is in between"
         return f"no answer within {target.timeout:g} s; {hint}"
     why = getattr(error, "strerror", None) or error
@@ -754,32 +734,23 @@ def _why_unreachable(error: Exception, target: Target) -> str:
     return f"{why}; check the address and the network"
 
 
-def _is_refused(error: Exception) -> bool:
-    return isinstance(error, ConnectionRefusedError)
-
-
 def _closed() -> NoReply:
     return NoReply("the charger closed the connection", OTHER_MASTER)
 
 
-def _is_timeout(error: Exception) -> bool:
-    import socket
-
-    return isinstance(error, (socket.timeout, TimeoutError))  # two types before Python 3.10
-
-
-def _check_reply(request: bytes, reply: bytes) -> None:
+def _check_reply(request: bytes, reply: bytearray) -> None:
     """Raise NoReply where that is not a reply to this request."""
     if reply[6] != request[6]:
         raise NoReply(f"a reply of unit {reply[6]}")
     if reply[7] & 0x7F != request[7]:
         raise NoReply("a reply to another request")
-    is_exception, is_write = reply[7] & 0x80, request[7] == 6
-    if is_exception or is_write:
-        is_whole = len(reply) == (9 if is_exception else 12)
+    if reply[7] & 0x80:  # an exception
+        is_whole = len(reply) == 9
+    elif request[7] == 6:  # a write
+        is_whole = len(reply) == 12
     else:
         data_size = 2 * int.from_bytes(request[10:12], "big")  # two bytes a register
-        is_whole = len(reply) == 9 + data_size and reply[8] == data_size
+        is_whole = len(reply) - 9 == reply[8] == data_size
     if not is_whole:
         raise NoReply("a reply of the wrong length")
 
@@ -790,14 +761,14 @@ def modbus(target: Target, trace: Trace) -> Connect:
     Raises CommandError where this Python cannot load pymodbus 3.
     """
     try:
+        import io
         import logging
 
         from pymodbus.client import ModbusTcpClient
     except Exception as error:  # a version that is too old for this Python fails in its own ways
         raise CommandError(_why_no_pymodbus(error))
-    logger = logging.getLogger("pymodbus")
-    if not logger.handlers:  # Python would print to stderr what is logged
-        logger.addHandler(logging.NullHandler())
+    # Else Python would print to stderr what is logged.
+    logging.getLogger("pymodbus").addHandler(logging.NullHandler())
     parameters = ModbusTcpClient.read_input_registers.__code__.co_varnames
     unit = {"device_id" if "device_id" in parameters else "slave": target.unit}  # renamed in 3.10
 
@@ -806,17 +777,15 @@ def modbus(target: Target, trace: Trace) -> Connect:
 
         def __init__(self) -> None:
             super().__init__(target.ip, port=target.port, timeout=target.timeout)
-            self._wire, self._reply = Wire(target, trace), b""
+            self._wire, self._reply = Wire(target, trace), io.BytesIO()
             self.socket = self._wire.socket  # pymodbus takes it for its own connection
 
         def send(self, request: bytes, addr: Any = None) -> int:  # noqa: ARG002
-            self._reply = self._wire.exchange(request)
+            self._reply = io.BytesIO(self._wire.exchange(request))
             return len(request)
 
         def recv(self, size: int | None) -> bytes:
-            part = self._reply[:size]
-            self._reply = self._reply[len(part) :]
-            return part
+            return self._reply.read(size)
 
         def read_words(self, bank: str, address: int, count: int) -> list[int]:
             read = self.read_input_registers if bank == INPUT else self.read_holding_registers
@@ -824,7 +793,11 @@ def modbus(target: Target, trace: Trace) -> Connect:
             return words
 
         def write_word(self, address: int, value: int) -> None:
-            self._checked(self.write_register, address, value=value)
+            try:
+                self._checked(self.write_register, address, value=value)
+            except Refused as error:
+                if error.code != ACKNOWLEDGE:  # that says that the charger works on it
+                    raise
 
         def _checked(self, call: Callable[..., Any], address: int, **arguments: int) -> Any:
             try:
@@ -863,8 +836,10 @@ class Charger:
     """
 
     connections = 0  # opened so far
+    connection_interval_s = 0.0  # at least, from one to the next
     unconfirmed = ""  # what may have been written, until it is read back
     _connection: Connection | None = None
+    _opened_at = -math.inf  # monotonic, as all times here
 
     def __init__(self, connect: Connect, name: str, timeout: float) -> None:
         self.name = name
@@ -884,7 +859,7 @@ class Charger:
 
     def write(self, value: Value, number: int) -> None:
         """Write a register. Raises ChargerError: it may have been written all the same."""
-        self._request(lambda it: _write_word(it, value.address, number))
+        self._request(lambda it: it.write_word(value.address, number))
 
     def _request(self, request: Request) -> Any:
         """Carry out a request; ask a busy charger again for up to one timeout."""
@@ -907,26 +882,16 @@ class Charger:
     def _send(self, request: Request) -> Any:
         """Send a request, on a new connection where there is none."""
         if self._connection is None:
-            self._connection = self._open()
+            time.sleep(max(0.0, self._opened_at + self.connection_interval_s - _now()))
+            self._opened_at = _now()
+            self._connection = self._connect()
+            self.connections += 1
         try:
             return request(self._connection)
-        except NoReply as error:
-            if not isinstance(error, Silence):
-                self.close()
+        except Silence:
             raise
-
-    def _open(self) -> Connection:
-        connection = self._connect()
-        self.connections += 1
-        return connection
-
-
-def _write_word(connection: Connection, address: int, number: int) -> None:
-    """Write a register. Exception 5 is an acknowledgement: the charger works on it."""
-    try:
-        connection.write_word(address, number)
-    except Refused as error:
-        if error.code != ACKNOWLEDGE:
+        except NoReply:
+            self.close()
             raise
 
 
@@ -950,7 +915,7 @@ class Image:
     def __init__(self, charger: Charger) -> None:
         self.charger = charger
         self.words: Words = {}
-        self.errors: dict[str, ChargerError] = {}  # by the label of the value
+        self.errors: dict[Value, ChargerError] = {}
 
     def __getitem__(self, value: Value) -> Any:
         """Return the text or number of a value; None where it is not known."""
@@ -979,7 +944,7 @@ class Image:
                     queue.extendleft([value] for value in reversed(values))
                 else:
                     self._mark_unread(values, error)
-            except (NoReply, Unreachable) as error:
+            except ChargerError as error:
                 self._mark_unread(values, error)
                 unanswered += 1
                 if unanswered == 2 or isinstance(error, Unreachable):
@@ -990,15 +955,14 @@ class Image:
                 for address, word in enumerate(words, first):
                     self.words[values[0].bank, address] = word
                 for value in values:
-                    self.errors.pop(value.label, None)
+                    self.errors.pop(value, None)
 
     def read_core(self) -> None:
         """Read the core ranges. Raises Unreachable, or NothingRead where all were refused."""
         self.read(CORE_RANGES)
-        if all(value.label in self.errors for value in chain(*CORE_RANGES)):
-            error = self.errors[DYNAMIC_CURRENT.label]  # it was asked for last
-            why = f"Cannot read {self.charger.name}: {error}"
-            raise NothingRead(why, error.hint)
+        if all(value in self.errors for value in chain(*CORE_RANGES)):
+            error = self.errors[DYNAMIC_CURRENT]  # it was asked for last
+            raise NothingRead(f"Cannot read {self.charger.name}: {error}", error.hint)
 
     def _mark_unread(self, values: Iterable[Value], error: ChargerError) -> None:
         """Keep why values could not be read.
@@ -1007,21 +971,20 @@ class Image:
         any more.
         """
         for value in values:
-            self.errors[value.label] = error
+            self.errors[value] = error
             if value.unit != "text":
                 self.words.pop((value.bank, value.address), None)
 
     def explain(self, error: ChargerError) -> str:
         """Return the message of an error, and what the user may try."""
-        is_setup_in_doubt = self.charger.connections and not self.words
-        setup_hint = SETUP_HINT if is_setup_in_doubt else ""
+        setup_hint = SETUP_HINT if self.charger.connections and not self.words else ""
         return "; ".join(filter(None, [str(error), error.hint, setup_hint]))
 
     def unread(self, ranges: Iterable[Values]) -> Iterator[Finding]:
         """Yield a warning for each range of which values could not be read."""
         for values in ranges:
-            failed = [value for value in values if value.label in self.errors]
-            errors = [self.errors[value.label] for value in failed]
+            failed = [value for value in values if value in self.errors]
+            errors = [self.errors[value] for value in failed]
             if failed:
                 name = _describe(values)
                 addresses = ", ".join(_addresses([value]) for value in failed)
@@ -1055,22 +1018,23 @@ def current_limits(image: Image) -> Limits:
     A current above the charger's maximum is the worst that this program can do.
     """
     for value in (EVSE_MINIMUM, EVSE_MAXIMUM):
-        error = image.errors.get(value.label)
+        error = image.errors.get(value)
         # While it boots, a charger refuses registers that it has, this one among them.
-        is_booting = CHARGEPOINT_STATE.label in image.errors
+        is_booting = CHARGEPOINT_STATE in image.errors
         if error and (is_booting or not _is_unsupported(error)):
             why = f"Cannot read the charger's limits ({_describe([value])}): {error}"
             raise ChargerError(why, error.hint)
     if image[EVSE_MINIMUM] == image[EVSE_MAXIMUM] == 0:
-        both = "the charger's minimum and maximum current (input registers 1102 and 1104)"
-        raise ChargerError(f"{both} read 0, as they do where --base is wrong")
-    maximum, warning = image.plausible(EVSE_MAXIMUM), ""
-    if not maximum:
-        maximum, warning = DEFAULT_MAXIMUM, MAXIMUM_WARNING
+        raise ChargerError(
+            "the charger's minimum and maximum current (input registers 1102 and 1104) read 0, "
+            "as they do where --base is wrong"
+        )
+    own_maximum = image.plausible(EVSE_MAXIMUM)
+    maximum = own_maximum or DEFAULT_MAXIMUM
     minimum = image.plausible(EVSE_MINIMUM)
     if not minimum or minimum > maximum:
         minimum = min(DEFAULT_MINIMUM, maximum)
-    return Limits(minimum, maximum, warning)
+    return Limits(minimum, maximum, "" if own_maximum else MAXIMUM_WARNING)
 
 
 def check_range(value: Value, number: int, image: Image) -> None:
@@ -1078,14 +1042,10 @@ def check_range(value: Value, number: int, image: Image) -> None:
 
     Also for a timeout they must be known: else the registers may be the wrong ones (--base).
     """
-    label, is_current = value.label.lower(), value.unit == "A"
-    try:
-        limits = current_limits(image)
-    except ChargerError as error:
-        raise ChargerError(f"{label}: {error}")
-    if is_current and number and not limits.minimum <= number <= limits.maximum:
+    limits = current_limits(image)
+    if value.unit == "A" and number and not limits.minimum <= number <= limits.maximum:
         takes = f"this charger takes 0 (pauses charging) or {limits.minimum} to {limits.maximum} A"
-        raise OutOfRange(f"{label} {number} A is out of range: {takes}")
+        raise OutOfRange(f"{value.label.lower()} {number} A is out of range: {takes}")
 
 
 def set_value(image: Image, value: Value, number: int) -> str:
@@ -1095,7 +1055,8 @@ def set_value(image: Image, value: Value, number: int) -> str:
     that is another number or not known; Unreachable where the charger does not answer any more.
     """
     charger, before, label = image.charger, image.plausible(value), value.label.lower()
-    was, wanted = _with_unit(before, value), f"{number} {value.unit}"
+    was = "n/a" if before is None else f"{before} {value.unit}"
+    wanted = f"{number} {value.unit}"
     stays = f"{label.capitalize()}: stays {wanted}"
     if before == number and value is not DYNAMIC_CURRENT:  # the charger's memory may wear
         return stays
@@ -1106,24 +1067,23 @@ def set_value(image: Image, value: Value, number: int) -> str:
     except Refused as error:
         outcome = f"was refused: {error}"
     except ChargerError as error:
-        sent = "was sent" if isinstance(error, NoReply) else "may not have been sent"
-        outcome, has_reply = f"{sent}: {error}", False
+        outcome, has_reply = f"may have been written: {error}", False
     give_up = _now() + READ_BACK_S
     while True:
         with suppress(Unreachable):  # the image keeps the reason
             image.read([[value]])
-        unread = image.errors.get(value.label)
+        unread = image.errors.get(value)
         is_silent = isinstance(unread, (NoReply, Unreachable))
         if image[value] == number or is_silent or _now() >= give_up:
             break
         time.sleep(charger.pause_s)
     if unread:
-        is_lost = isinstance(unread, Unreachable) or not (has_reply or isinstance(unread, Refused))
+        is_lost = isinstance(unread, Unreachable) or (is_silent and not has_reply)
         may_be = f"it was {was} and may be {wanted} now"
         why = f"{label}: {wanted} {outcome}; reading back failed: {unread}; {may_be}"
         raise Unreachable(why) if is_lost else ChargerError(why)
     if image[value] != number:
-        shows = f"the charger shows {_with_unit(image[value], value)} (it was {was})"
+        shows = f"the charger shows {image[value]} {value.unit} (it was {was})"
         note = "" if number else ZERO_NOTE
         raise ChargerError(f"{label}: {wanted} {outcome}, and {shows}{note}")
     return stays if before == number else f"{label.capitalize()}: {was} -> {wanted}"
@@ -1136,10 +1096,6 @@ ZERO_NOTE = (
 )
 
 
-def _with_unit(number: int | None, value: Value) -> str:
-    return "n/a" if number is None else f"{number} {value.unit}"
-
-
 def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
     """Set values, log what came of each, and return whether all are confirmed.
 
@@ -1147,12 +1103,10 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
     the charger answers. Raises CommandError where nothing was tried.
     """
     try:
-        image.read([LIMITS_RANGE])
+        image.read([*([value] for value, _ in wanted), LIMITS_RANGE])
         limits = current_limits(image)
-        for value, _ in wanted:
-            image.read([[value]])
-        if limits.warning:  # a charger that is booting may refuse all, or tell its maximum by now
-            image.read([[CHARGEPOINT_STATE], LIMITS_RANGE])
+        if limits.warning:  # a charger that is booting refuses its state, too
+            image.read([[CHARGEPOINT_STATE]])
             limits = current_limits(image)
         for value, number in wanted:
             check_range(value, number, image)
@@ -1167,15 +1121,15 @@ def set_values(image: Image, wanted: Wanted, log: Log) -> bool:
     for value, number in wanted:
         try:
             if not is_reachable:
-                raise ChargerError(f"{value.label.lower()}: not written: no answer any more")
-            if value.label in image.errors:
-                why = image.explain(image.errors[value.label])
+                raise Unreachable(f"{value.label.lower()}: not written: no answer any more")
+            if value in image.errors:
+                why = image.explain(image.errors[value])
                 raise ChargerError(f"Cannot read {_describe([value])}: {why}; not written")
             log(set_value(image, value, number))
         except ChargerError as error:
             log(f"ERROR: failed writing {_kind(value)}: {error}")
             is_confirmed = False
-            is_reachable = is_reachable and not isinstance(error, Unreachable)
+            is_reachable = not isinstance(error, Unreachable)
         image.charger.unconfirmed = ""
     log.waits = False
     log.flush()
@@ -1189,13 +1143,13 @@ def _kind(value: Value) -> str:
 # --- Decoding: register image to reading ----------------------------------------------------
 
 
-def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading, dict[str, str]]:
+def decode(words: Words, began: str | None, details: bool) -> tuple[Reading, list[Finding]]:
     """Make the reading that began then, and warnings of what no such charger can have.
 
     A value that is missing or impossible becomes None.
     """
-    reading: Reading = {"timestamp": began and began.isoformat(timespec="seconds")}
-    warnings: dict[str, str] = {}
+    reading: Reading = {"timestamp": began}
+    findings: list[Finding] = []
     numbers: dict[str, Any] = {}  # or texts, by label; None: missing or impossible
     for value in (CORE + DETAILS) if details else CORE:
         label = value.label
@@ -1205,22 +1159,21 @@ def decode(words: Words, began: datetime | None, details: bool) -> tuple[Reading
         else:
             number = value.decode(words)
             if not _is_plausible(value, number):
-                warnings[label] = (
-                    f"{_full_name(value)} is {number} {value.unit}: "
-                    "no such charger can have that, left out"
-                )
+                why = f"is {number} {value.unit}: no such charger can have that, left out"
+                findings.append(Finding(label, f"{_full_name(value)} {why}"))
                 number = None
         numbers[label] = number
         for key, convert in value.keys.items():
             converted = None if number is None else convert(number)
             if converted is None and number not in (None, 0, [0, 0]):
-                warnings[label] = f"{_full_name(value)}: {number} is not a time, left out"
+                why = f"{number} is not a time, left out"
+                findings.append(Finding(label, f"{_full_name(value)}: {why}"))
             *parents, last = key.split(".")
             section = reading
             for parent in parents:
                 section = section.setdefault(parent, {})
             section[last] = converted
-    return reading, warnings
+    return reading, findings
 
 
 def _full_name(value: Value) -> str:
@@ -1233,7 +1186,7 @@ def _is_plausible(value: Value, number: Any) -> bool:
     if number is None or value.unit == "text":
         return True
     all_ones = (1 << 16 * value.words) - 1
-    return bool(number != all_ones and number <= MAX_PLAUSIBLE.get(value.unit, all_ones))
+    return bool(number <= MAX_PLAUSIBLE.get(value.unit, all_ones - 1))
 
 
 def _decode_text(words: Sequence[int]) -> str:
@@ -1258,24 +1211,12 @@ def format_json(reading: Reading, indent: int | None = None) -> str:
     return json.dumps(reading, indent=indent) + "\n"
 
 
-def _flat(reading: Reading, above: str = "") -> dict[str, Any]:
-    """Return the reading as one dict: `states.cable.code` -> 3."""
-    flat = {}
-    for key, content in reading.items():
-        if isinstance(content, dict):
-            flat.update(_flat(content, f"{above}{key}."))
-        else:
-            flat[above + key] = content
-    return flat
-
-
-class Sample(NamedTuple):
-    """A sample of a metric. One without a number is left out."""
-
-    metric: str
-    help: str
-    number: Any
-    labels: Mapping[str, str] = {}
+def _content(reading: Reading, key: str) -> Any:
+    """Return what a key such as `states.cable.code` holds; something empty where it is missing."""
+    held: Any = reading
+    for part in key.split("."):
+        held = held.get(part, {})
+    return held
 
 
 def format_prometheus(reading: Reading | None, service: Snapshot | None = None) -> str:
@@ -1283,48 +1224,43 @@ def format_prometheus(reading: Reading | None, service: Snapshot | None = None) 
 
     Without a reading, the charger is down.
     """
-    samples = [Sample("vestel_up", "1 if the charger answered.", int(bool(reading)))]
-    if reading:
-        samples += _charger_samples(_flat(reading))
-    if service:
-        samples += _service_samples(service)
     blocks: dict[str, str] = {}
-    for name, text, number, labels in samples:
+
+    def add(name: str, text: str, number: Any, **labels: str) -> None:
+        """Add a sample to the block of its metric. One without a number is left out."""
         if name and number is not None:
             kind = "counter" if name.endswith("_total") else "gauge"
             blocks.setdefault(name, f"# HELP {name} {text}\n# TYPE {name} {kind}\n")
             pairs = ",".join(f'{label}="{_escaped(held)}"' for label, held in labels.items())
             blocks[name] += f"{name}{{{pairs}}} {number}\n" if pairs else f"{name} {number}\n"
+
+    add("vestel_up", "1 if the charger answered.", int(bool(reading)))
+    if reading:
+        serial = _content(reading, "identity.serial") or ""
+        names = "chargepoint_id", "brand", "model", "firmware"
+        info = {name: _content(reading, f"details.{name}") or "" for name in names}
+        if any(info.values()):
+            add("vestel_info", "What the charger is.", 1, serial=serial, **info)
+        for value in CORE:
+            number = _content(reading, next(iter(value.keys)))
+            if value.label == "Phases":
+                number = {"1-phase": 1, "3-phase": 3}.get(number)
+            phase = {"phase": value.phase} if value.phase else {}
+            add(value.metric, value.help, number, serial=serial, **phase)
+        code = _content(reading, "states.fault_code")
+        text = "1 if the fault is active, else 0."
+        for bit, fault in enumerate(FAULTS):
+            is_active = None if code is None else code >> bit & 1
+            add("vestel_fault", text, is_active, serial=serial, bit=str(bit), fault=fault)
+    if service:
+        seconds = service.seconds if reading else None
+        add("vestel_reading_seconds", "How long the newest reading took in seconds.", seconds)
+        add("vestel_warnings", "How many warnings last.", len(service.warnings))
+        add("vestel_readings_total", "Readings made since the start.", service.readings)
+        add("vestel_failed_readings_total", "Readings that failed since the start.", service.failed)
+        text = "Connections to the charger since the start."
+        add("vestel_connections_total", text, service.connections)
     return "\n".join(blocks.values())
-
-
-def _charger_samples(flat: Reading) -> Iterator[Sample]:
-    serial = {"serial": flat["identity.serial"] or ""}
-    names = "chargepoint_id", "brand", "model", "firmware"
-    info = {name: flat.get(f"details.{name}") or "" for name in names}
-    has_info = 1 if any(info.values()) else None
-    yield Sample("vestel_info", "What the charger is.", has_info, {**serial, **info})
-    flat["identity.phases"] = {"1-phase": 1, "3-phase": 3}.get(flat["identity.phases"])
-    for value in CORE:
-        labels = {**serial, "phase": value.phase} if value.phase else serial
-        yield Sample(value.metric, value.help, flat[next(iter(value.keys))], labels)
-    code = flat["states.fault_code"]
-    for bit, fault in enumerate(FAULTS):
-        labels = {**serial, "bit": str(bit), "fault": fault}
-        is_active = None if code is None else code >> bit & 1
-        yield Sample("vestel_fault", "1 if the fault is active, else 0.", is_active, labels)
-
-
-def _service_samples(service: Snapshot) -> Iterator[Sample]:
-    seconds = service.seconds if service.reading else None
-    yield Sample("vestel_reading_seconds", "How long the newest reading took in seconds.", seconds)
-    yield Sample("vestel_warnings", "How many warnings last.", len(service.warnings))
-    for name, text, number in (
-        ("readings", "Readings made", service.readings),
-        ("failed_readings", "Readings that failed", service.failed),
-        ("connections", "Connections to the charger", service.connections),
-    ):
-        yield Sample(f"vestel_{name}_total", f"{text} since the start.", number)
 
 
 def _escaped(text: str) -> str:
@@ -1372,19 +1308,18 @@ class Row(NamedTuple):
 
 def sections(reading: Reading) -> Sections:
     """Return what people see of a reading: title -> rows."""
-    flat = _flat(reading)
     shown: Sections = {title: [] for title in SECTIONS.values()}
     for value in VALUES.values():
-        keys = [key for key in value.keys if key in flat]
-        if not keys:
+        section = next(iter(value.keys), "").partition(".")[0]
+        if section not in reading:
             continue
-        contents = [flat[key] for key in keys]
+        contents = [_content(reading, key) for key in value.keys]
         cell = "n/a" if contents[0] in (None, "") else value.show(*contents)
-        rows = shown[SECTIONS[keys[0].partition(".")[0]]]
+        rows = shown[SECTIONS[section]]
         if value.phase in ("2", "3"):
             rows[-1].cells.append(cell)
         else:
-            is_faulted = value.label == "Fault Code" and flat["states.faults"]
+            is_faulted = value.label == "Fault Code" and contents[1]
             style = "bad" if is_faulted else ROW_STYLES.get(cell, "")
             rows.append(Row(value.label.partition(" L1")[0], [cell], style))
     return {title: rows for title, rows in shown.items() if rows}
@@ -1392,13 +1327,13 @@ def sections(reading: Reading) -> Sections:
 
 def summary(reading: Reading) -> list[Row]:
     """Return what one wants to know first: the state with its faults, the power, then more."""
-    flat = _flat(reading)
-    state, faults = flat["states.chargepoint.name"] or "n/a", flat["states.faults"] or []
-    more = [f"and {len(faults) - 2} more"] if len(faults) > 2 else []
+    state = _content(reading, "states.chargepoint.name") or "n/a"
+    faults = _content(reading, "states.faults")
     style = "bad" if faults else ROW_STYLES.get(state, "")
-    rows = [Row("State", [_with_names(state, faults[:2] + more)], style)]
+    rows = [Row("State", [_with_names(state, faults)], style)]
     for label, key, show in SUMMARY:
-        rows.append(Row(label, ["n/a" if flat[key] is None else show(flat[key])]))
+        held = _content(reading, key)
+        rows.append(Row(label, ["n/a" if held is None else show(held)]))
     return rows
 
 
@@ -1408,14 +1343,13 @@ def _paint(text: str, style: str) -> str:
 
 def format_human(reading: Reading, colour: bool = False) -> str:
     """Return the reading in sections of labelled values."""
-    blocks = []
+    shown = ""
     for title, rows in sections(reading).items():
-        lines = [f"== {title} ==\n"]
+        shown += f"\n== {title} ==\n"
         for row in rows:
             text = _paint(row.text, row.style if colour else "")
-            lines.append(f"{row.label + ':':20} {text}\n")
-        blocks.append("".join(lines))
-    return "\n".join(blocks)
+            shown += f"{row.label + ':':20} {text}\n"
+    return shown.lstrip()
 
 
 def _local_time(reading: Reading) -> str:
@@ -1438,11 +1372,12 @@ def write_stdout(text: str) -> None:
         raise CommandError("cannot write to stdout: it is closed")
     written = 0
     try:
-        if not hasattr(out, "buffer"):  # io.StringIO of a program that calls main()
+        buffer = getattr(out, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)
+        if raw is None:  # io.StringIO of a program that calls main()
             out.write(text)
             return
         out.flush()
-        raw = getattr(out.buffer, "raw", out.buffer)
         data = text.encode(out.encoding if _is_terminal(out) else "utf-8", "replace")
         while written < len(data):
             count = raw.write(data[written:])
@@ -1452,19 +1387,19 @@ def write_stdout(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _take_back(out, written)
+        _take_back(raw, written)
         raise CommandError(f"cannot write to stdout: {error.strerror}")
     except (AttributeError, ValueError) as error:  # a stream of a program that calls main()
         raise CommandError(f"cannot write to stdout: {error}")
 
 
-def _take_back(file: Any, written: int) -> None:
+def _take_back(raw: Any, written: int) -> None:
     """Remove what was written last, where that is a file: half a line would spoil a log."""
-    with suppress(OSError):
-        end = os.lseek(file.fileno(), 0, os.SEEK_CUR)
-        if end == os.fstat(file.fileno()).st_size:
-            os.ftruncate(file.fileno(), end - written)
-            os.lseek(file.fileno(), end - written, os.SEEK_SET)
+    with suppress(OSError, AttributeError):
+        end = raw.tell()
+        if end == raw.seek(0, os.SEEK_END):
+            raw.seek(end - written)
+            raw.truncate()
 
 
 def _printable(text: str) -> str:
@@ -1495,8 +1430,8 @@ def _has_colour() -> bool:
     return _can_redraw() and not os.environ.get("NO_COLOR")
 
 
-def _utc_now() -> datetime:
-    return datetime.fromtimestamp(int(time.time()), timezone.utc)
+def _utc_now() -> str:
+    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds")
 
 
 MAX_LINES = 1000  # that wait to be written: the oldest are dropped where stderr takes none
@@ -1535,8 +1470,6 @@ class Log:
 
 HEARTBEAT_INTERVAL_S = 1.5  # no charger looks more often than every 3 s (spec)
 RARE_HEARTBEAT_INTERVAL_S = 60.0  # where the firmware lacks the heartbeat
-CONNECTION_INTERVAL_S = 1.0
-LATE_HEARTBEAT_S = 10.0  # until the first one on a new connection, where the firmware lacks it
 
 
 class ConnectedCharger(Charger):
@@ -1546,58 +1479,48 @@ class ConnectedCharger(Charger):
     it is due. Without it, the charger closes the connection and charges with the failsafe current.
     """
 
-    heartbeat_due = -math.inf  # monotonic, as all times here
+    connection_interval_s = 1.0
     heartbeat_error: Refused | None = None  # of the last one
     _heartbeat_worked = False  # at least once
-    _sent_at = _opened_at = -math.inf
+    _sent_at = -math.inf
 
     @property
     def lacks_heartbeat(self) -> bool:
         """Whether the firmware does not support the heartbeat, as far as it has shown."""
         return not self._heartbeat_worked and _is_unsupported(self.heartbeat_error)
 
-    def close(self) -> None:
-        """Close the connection.
-
-        A heartbeat that the firmware lacks is not the first request on the next one: some chargers
-        reset the connection after each exception (evcc 21127), and would never be read.
-        """
-        super().close()
-        if not self.lacks_heartbeat:
-            self.heartbeat_due = -math.inf
+    @property
+    def heartbeat_due(self) -> float:
+        """When the next heartbeat is due (monotonic) on the same connection."""
+        interval_s = RARE_HEARTBEAT_INTERVAL_S if self.lacks_heartbeat else HEARTBEAT_INTERVAL_S
+        return self._sent_at + interval_s
 
     def give_heartbeat(self) -> None:
         """Give the heartbeat if it is due. Raises Unreachable where it gets no usable reply.
 
         A charger that refuses it is read all the same.
         """
-        if self.lacks_heartbeat and self._connection is None:
-            soon = _now() + LATE_HEARTBEAT_S
-            self.heartbeat_due = max(self.heartbeat_due, soon)
-        if _now() < self.heartbeat_due:
+        is_first = self._connection is None and not self.lacks_heartbeat
+        if _now() < self.heartbeat_due and not is_first:
             return
         try:
             self._with_retry(super()._send, self._write_heartbeat)
             self.heartbeat_error, self._heartbeat_worked = None, True
         except Refused as error:
-            self.heartbeat_error = None if error.code == ACKNOWLEDGE else error
+            self.heartbeat_error = error
         except NoReply as error:
             raise _unreachable(self, error)
-        interval_s = RARE_HEARTBEAT_INTERVAL_S if self.lacks_heartbeat else HEARTBEAT_INTERVAL_S
-        self.heartbeat_due = self._sent_at + interval_s
 
     def _write_heartbeat(self, connection: Connection) -> None:
         self._sent_at = _now()
         connection.write_word(ALIVE_REGISTER, 1)
 
     def _send(self, request: Request) -> Any:
-        self.give_heartbeat()
+        # One that the firmware lacks is given between readings: some chargers reset the connection
+        # after each exception (evcc 21127), and would never be read.
+        if not self.lacks_heartbeat:
+            self.give_heartbeat()
         return super()._send(request)
-
-    def _open(self) -> Connection:
-        time.sleep(max(0.0, self._opened_at + CONNECTION_INTERVAL_S - _now()))
-        self._opened_at = _now()
-        return super()._open()
 
 
 # --- Staying connected: the poller ----------------------------------------------------------
@@ -1605,7 +1528,6 @@ class ConnectedCharger(Charger):
 POLLING_INTERVAL_S = 5.0
 MAX_RETRY_WAIT_S = 60.0  # between two attempts at what has failed
 HISTORY_S = 3600  # of powers are kept
-MAX_CLOCK_JUMP_S = 60.0
 LOSS = "loss"  # the cause of the warning that the charger is lost
 
 
@@ -1634,13 +1556,13 @@ class Warnings:
 
     def set(self, cause: str, warning: str) -> None:
         """Take the warning of a cause; "" where it is over. A changed text is not logged."""
-        if warning and cause not in self.lasting:
-            self._log(f"WARNING: {warning}")
+        before = self.lasting.pop(cause, "")
         if warning:
             self.lasting[cause] = warning
-        elif cause in self.lasting:
-            over = self.lasting.pop(cause)
-            self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else over}")
+            if not before:
+                self._log(f"WARNING: {warning}")
+        elif before:
+            self._log(f"WARNING: over: {'the charger is back' if cause == LOSS else before}")
 
     def update(self, findings: Sequence[Finding]) -> None:
         """Take all that is to be warned of now. What does not count is logged only once."""
@@ -1660,29 +1582,25 @@ class DetailReader:
 
     def __init__(self, details: bool) -> None:
         self._values = DETAILS if details else CLOCK
-        # Of the details that have failed, by label: the next time to read them, and the wait.
-        self._due: dict[str, float] = {}
-        self._wait_s: dict[str, float] = {}
+        # Of the details that have failed: the next time to read them, and the wait until then.
+        self._due: dict[Value, float] = {}
+        self._wait_s: dict[Value, float] = {}
 
-    def read(self, image: Image, texts_read: set[str]) -> None:
-        """Read what is due. `texts_read` are labels: these are not read again."""
+    def read(self, image: Image, texts_read: set[Value]) -> None:
+        """Read what is due. `texts_read` are not read again."""
         now = _now()
-        due = []
-        for value in self._values:
-            if value.label not in texts_read and now >= self._due.get(value.label, now):
-                due.append(value)
+        unread = [value for value in self._values if value not in texts_read]
+        due = [value for value in unread if now >= self._due.get(value, now)]
         with suppress(Unreachable):
             image.read(_ranges(due))
         for value in due:
-            label = value.label
-            if label in image.errors:
-                wait_s = self._wait_s.get(label, 0.0) * 2 or self.MIN_WAIT_S
-                self._wait_s[label] = min(self.MAX_WAIT_S, wait_s)
-                self._due[label] = now + self._wait_s[label]
+            if value in image.errors:
+                wait_s = min(self.MAX_WAIT_S, self._wait_s.get(value, 0.0) * 2 or self.MIN_WAIT_S)
+                self._due[value], self._wait_s[value] = now + wait_s, wait_s
             else:
-                self._wait_s.pop(label, None)
+                self._wait_s.pop(value, None)
                 if value.unit == "text":
-                    texts_read.add(label)
+                    texts_read.add(value)
 
 
 class OldValues:
@@ -1693,28 +1611,30 @@ class OldValues:
 
     MAX_AGE_S = 12.0  # without any change, though the clock runs: more than two polls
 
-    _clock: list[int] | None = None
     _clock_changes = 0  # at successive readings; from 2 on it is known to run
     _changed_at = -math.inf  # when any word has changed last
     _are_old = False
 
     def __init__(self) -> None:
         self._words: Words = {}
+        self._clock: list[int] = []
 
     def are_in(self, image: Image) -> bool:
         """Tell whether the newest reading repeats old values."""
         now, clock = _now(), [image[value] for value in CLOCK]
-        clock_tells, clock_runs = None not in clock and clock != [0, 0], self._clock_changes >= 2
+        if None in clock or clock == [0, 0]:
+            clock = []  # it tells nothing
+        clock_runs = self._clock_changes >= 2
         if not image.words.items() <= self._words.items():
             self._words.update(image.words)
             self._changed_at = now
-        if not clock_tells and not self._are_old:
+        if not clock and not self._are_old:
             self._changed_at = now
         self._are_old = clock_runs and now > self._changed_at + self.MAX_AGE_S
         if not clock_runs:
-            has_ticked = clock_tells and self._clock not in (None, clock)
+            has_ticked = clock and self._clock not in ([], clock)
             self._clock_changes = self._clock_changes + 1 if has_ticked else 0
-        self._clock = clock if clock_tells else None
+        self._clock = clock
         return self._are_old
 
 
@@ -1730,16 +1650,16 @@ class Setpoint:
     _why_not_tried = ""  # now
     _why_failed = ""  # the last try
     _wait_s = _wait_left_s = 0.0  # from the last try to the next
-    _right_s: float | None = None  # for how long it has been right; None: it is not
-    _relapsed = False  # whether it did not stay after it was right
+    _right_s = 0.0  # for how long it has been right
+    _times_set = 0  # without a failure in between
 
-    def __init__(self, value: Value, wanted: int | None = None) -> None:
-        self.value, self.wanted = value, wanted  # None: nothing yet
+    def __init__(self, value: Value, wanted: int) -> None:
+        self.value, self.wanted = value, wanted
 
     def start_over(self) -> None:
         """Forget what has failed: something is different now."""
         self._wait_s = self._wait_left_s = 0.0
-        self._right_s, self._relapsed = None, False
+        self._times_set = 0
 
     def hold(self, image: Image, log: Log, elapsed_s: float) -> None:
         """Set the value if the charger shows another one, and it is time to try.
@@ -1749,37 +1669,35 @@ class Setpoint:
         """
         self._wait_left_s -= elapsed_s
         self._why_not_tried = ""
-        if self.wanted is None:
-            return
-        unread = image.errors.get(self.value.label)
+        unread = image.errors.get(self.value)
         if unread:
             self._why_not_tried = f"Cannot read {_describe([self.value])}: {unread}"
         elif image[self.value] == self.wanted:
             self._why_failed = ""
-            self._right_s = 0.0 if self._right_s is None else self._right_s + elapsed_s
+            self._right_s += elapsed_s
             if self._right_s >= STABLE_S:
                 self.start_over()
         else:
-            self._relapsed = self._relapsed or self._right_s is not None
-            self._right_s = None
-            self._set(self.wanted, image, log)
+            self._right_s = 0.0
+            self._set(image, log)
 
-    def _set(self, wanted: int, image: Image, log: Log) -> None:
+    def _set(self, image: Image, log: Log) -> None:
         try:
-            check_range(self.value, wanted, image)
+            check_range(self.value, self.wanted, image)
         except ChargerError as error:
             self._why_not_tried = str(error)
             return
         if self._wait_left_s > 0:
             return
+        self._wait_s = self._wait_left_s = min(MAX_RETRY_WAIT_S, self._wait_s * 2 or 1.0)
         try:
-            self._wait_s = self._wait_left_s = min(MAX_RETRY_WAIT_S, self._wait_s * 2 or 1.0)
-            line = set_value(image, self.value, wanted)
-            self._why_failed, self._right_s = "", 0.0
+            line = set_value(image, self.value, self.wanted)
+            self._why_failed = ""
+            self._times_set += 1
             if not self.is_fought_over:
                 log(line)
         except ChargerError as error:
-            self._why_failed, self._relapsed = str(error), False
+            self._why_failed, self._times_set = str(error), 0
             if isinstance(error, Unreachable):
                 raise
         finally:
@@ -1788,7 +1706,7 @@ class Setpoint:
     @property
     def is_fought_over(self) -> bool:
         """Whether the value was set again and again, and did not stay."""
-        return self._relapsed and self._wait_s > FIGHT_S
+        return self._times_set > 1 and self._wait_s > FIGHT_S
 
     @property
     def warning(self) -> str:
@@ -1798,8 +1716,10 @@ class Setpoint:
             return f"failed holding {_kind(self.value)}: {reason}; trying again"
         if not self.is_fought_over:
             return ""
-        label, wanted = self.value.label.lower(), _with_unit(self.wanted, self.value)
-        return f"the {label} does not stay at {wanted}: another master may set it, too"
+        return (
+            f"the {self.value.label.lower()} does not stay at {self.wanted} {self.value.unit}: "
+            "another master may set it, too"
+        )
 
 
 def read_hold_file(path: str) -> int | None:
@@ -1828,68 +1748,63 @@ class Holder:
     (nymea). One that was without a master is at its failsafe current (spec).
     """
 
-    _cable: int | None = None  # its state, as read last
-    _held_at: float | None = None  # monotonic; None while the charger is lost
-    _file_number: int | None = None  # None while the file is wrong
     file_warning = ""
+    held_at: float | None = None  # monotonic; None while the charger is lost
+    _cable: int | None = None  # its state, as read last
+    _file_number: int | None = None  # None while the file is wrong
 
     def __init__(self, wanted: Wanted, file: str | None) -> None:
         self._file = file
-        self._file_setpoint = Setpoint(DYNAMIC_CURRENT)
-        setpoints = [Setpoint(value, number) for value, number in wanted]
-        if file is not None:
-            setpoints.append(self._file_setpoint)
-        self.setpoints = sorted(setpoints, key=lambda setpoint: SETTABLE.index(setpoint.value))
+        self.setpoints = {value: Setpoint(value, number) for value, number in wanted}
 
     def look_at_file(self) -> None:
         """Read the file of --hold, before each reading."""
         if self._file is None:
             return
+        self.file_warning = ""
         try:
             number = read_hold_file(self._file)
-            if self._file_number is None or number not in (None, self._file_number):
-                self.file_warning = ""  # it was about what the file held before
             if number is not None:
                 self._file_number = number
         except CommandError as error:
             self._file_number, self.file_warning = None, f"--hold: {self._file}: {error}"
-
-    def lose(self) -> None:
-        """Note that the charger is lost."""
-        self._held_at = None
 
     def hold(self, image: Image, log: Log) -> list[Finding]:
         """Set the values that are not as wanted; return what keeps values from being set.
 
         Raises Unreachable.
         """
-        self._follow_file(image)
+        findings = [
+            Finding("file", self.file_warning),
+            Finding("number", self._follow_file(image)),
+        ]
         cable = image[CABLE_STATE]
         if cable not in (None, self._cable):
             self._cable = cable
-            for setpoint in self.setpoints:
+            for setpoint in self.setpoints.values():
                 setpoint.start_over()
-        elapsed_s = 0.0 if self._held_at is None else _now() - self._held_at
-        for setpoint in self.setpoints:
-            setpoint.hold(image, log, elapsed_s)
-        self._held_at = _now()
-        held = [Finding(f"hold {it.value.label}", it.warning) for it in self.setpoints]
-        return [*held, Finding("file", self.file_warning)]
+        elapsed_s = 0.0 if self.held_at is None else _now() - self.held_at
+        for value in SETTABLE:
+            if value in self.setpoints:
+                self.setpoints[value].hold(image, log, elapsed_s)
+                findings.append(Finding(f"hold {value.label}", self.setpoints[value].warning))
+        self.held_at = _now()
+        return findings
 
-    def _follow_file(self, image: Image) -> None:
-        """Take the number in the file as setpoint, if the charger's limits allow it."""
-        if self._file_number is None:
-            return
-        is_new = self._file_number != self._file_setpoint.wanted
+    def _follow_file(self, image: Image) -> str:
+        """Hold the number in the file; return why the charger's limits do not allow it."""
+        number, held = self._file_number, self.setpoints.get(DYNAMIC_CURRENT)
+        if number is None:
+            return ""
+        is_new = held is None or held.wanted != number
         try:
-            check_range(DYNAMIC_CURRENT, self._file_number, image)
-            self.file_warning = ""
+            check_range(DYNAMIC_CURRENT, number, image)
             if is_new:
-                self._file_setpoint.wanted = self._file_number
-                self._file_setpoint.start_over()
+                self.setpoints[DYNAMIC_CURRENT] = Setpoint(DYNAMIC_CURRENT, number)
         except ChargerError as error:
             if is_new or isinstance(error, OutOfRange):
-                self.file_warning = f"--hold: {self._file}: {error}"
+                return f"--hold: {self._file}: {error}"
+        return ""
 
 
 # --- Staying connected: polling -------------------------------------------------------------
@@ -1903,12 +1818,11 @@ class Poller:
     """
 
     snapshot = Snapshot()
-    _newest_timestamp = ""
-    _clock_offset = 0.0  # s, from the monotonic clock to that of the computer
+    _so_far = "no reading yet"
 
     def __init__(self, charger: ConnectedCharger, args: argparse.Namespace, log: Log) -> None:
         self.charger, self.log, self.with_details = charger, log, args.details
-        self._interval_s = min(POLLING_INTERVAL_S, args.watch or math.inf)
+        self._interval_s = min(POLLING_INTERVAL_S, args.watch or POLLING_INTERVAL_S)
         self._image, self._old_values = Image(charger), OldValues()
         self._details = DetailReader(args.details)
         self._holder = Holder(args.wanted, args.hold)
@@ -1930,23 +1844,21 @@ class Poller:
 
     def _poll(self) -> Iterator[float]:
         """Poll until the charger does not answer any more: raises Unreachable then."""
-        texts_read: set[str] = set()
+        texts_read: set[Value] = set()
         due = _now()
         while True:
             try:
                 self._read(texts_read)
             except NothingRead as error:
                 self._lose(error)
-                # The charger has probably just started: that it refuses the heartbeat says little.
-                if self.charger.lacks_heartbeat:
-                    self.charger.heartbeat_due = _now() + self._interval_s
-            intervals = (_now() - due) // self._interval_s + 1
-            due += self._interval_s * intervals
+            due += self._interval_s * ((_now() - due) // self._interval_s + 1)
             while _now() < due:
                 yield min(due, self.charger.heartbeat_due)
                 self.charger.give_heartbeat()
+            if self.snapshot.reading is None:  # all was refused: the charger has just started
+                self.charger.heartbeat_error = None
 
-    def _read(self, texts_read: set[str]) -> None:
+    def _read(self, texts_read: set[Value]) -> None:
         """Make a reading, hold the wanted values, and publish.
 
         Raises Unreachable, and NothingRead where the charger refuses all.
@@ -1960,9 +1872,8 @@ class Poller:
             raise Unreachable("it repeats old values: its clock stands still")
         held = self._holder.hold(image, self.log)
         reading, implausible = decode(image.words, timestamp, self.with_details)
-        implausible_ones = [Finding(*warning) for warning in implausible.items()]
-        self._warnings.update([*self._findings(), *implausible_ones, *held])
-        self._newest_timestamp = reading["timestamp"]
+        self._warnings.update([*self._findings(), *implausible, *held])
+        self._so_far = f"no reading since {timestamp}"
         self._publish(
             reading["electrical"]["power"]["total_w"],
             reading=reading,
@@ -1985,27 +1896,18 @@ class Poller:
 
     def _lose(self, error: ChargerError) -> None:
         """Publish that there is no reading; warnings that lasted before stay."""
-        self._holder.lose()
-        since = (
-            f"no reading since {self._newest_timestamp}"
-            if self._newest_timestamp
-            else "no reading yet"
-        )
-        problem = f"{since}: {self._image.explain(error)}"
+        self._holder.held_at = None
+        problem = f"{self._so_far}: {self._image.explain(error)}"
         self._warnings.set("file", self._holder.file_warning)
         self._warnings.set(LOSS, problem)
         self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
 
     def _publish(self, power: int | None, **changes: Any) -> None:
-        now, clock_offset = _now(), time.time() - _now()
         recent = self.snapshot.powers[-int(HISTORY_S / self._interval_s) :]
-        if abs(clock_offset - self._clock_offset) > MAX_CLOCK_JUMP_S:
-            recent = ()  # after a suspend of the computer, their times would be wrong
-        self._clock_offset = clock_offset
         self.snapshot = self.snapshot._replace(
             connections=self.charger.connections,
             warnings=tuple(self._warnings.lasting.values()),
-            powers=(*recent, (now, power)),
+            powers=(*recent, (time.time(), power)),
             **changes,
         )
         self.log.has_news.set()
@@ -2015,12 +1917,11 @@ def poll_forever(poller: Poller, stop: threading.Event) -> None:
     """Run the poller, in the only thread that speaks to the charger."""
     try:
         for due in poller.run():
-            if stop.wait(max(0.0, due - _now())):
+            if stop.wait(due - _now()):
                 return
     except Exception as error:  # else old values would be served for ever
-        problem = f"the program is at fault: {error!r}"
-        fatal = CommandError(problem)
-        poller.snapshot = poller.snapshot._replace(fatal=fatal, reading=None, problem=problem)
+        fatal = CommandError(f"the program is at fault: {error!r}")
+        poller.snapshot = poller.snapshot._replace(fatal=fatal, reading=None, problem=str(fatal))
         poller.log.has_news.set()
     finally:
         poller.charger.close()
@@ -2030,15 +1931,17 @@ def poll_forever(poller: Poller, stop: threading.Event) -> None:
 
 MAX_EARLY_S = 0.1  # a reading that begins this much too early counts
 NEWS_WAIT_S = 5.0 if os.name == "posix" else 1.0  # a signal does not end a wait on Windows
+
 SHUTDOWN_WAIT_S = 5.0  # the HTTP server looks this often whether it is to end
 
 
-def snapshots(poller: Poller, log: Log, refresh_s: float) -> Iterator[Snapshot]:
+def snapshots(poller: Poller, refresh_s: float) -> Iterator[Snapshot]:
     """Yield the newest snapshot whenever there is news, and after so many seconds; log the lines.
 
     Nothing goes back to the poller: it never waits for whoever reads this. Raises what ends the
     program.
     """
+    log = poller.log
     while True:
         log.has_news.wait(refresh_s)
         log.has_news.clear()
@@ -2062,8 +1965,7 @@ def print_readings(stream: Iterator[Snapshot], output_format: str, every: float)
         if output_format == "json":
             write_stdout(format_json(snapshot.reading))
         else:
-            timestamp = snapshot.reading["timestamp"]
-            write_stdout(f"{timestamp}\n{format_human(snapshot.reading)}\n")
+            write_stdout(f"{snapshot.reading['timestamp']}\n{format_human(snapshot.reading)}\n")
 
 
 def _notes(snapshot: Snapshot) -> Iterable[str]:
@@ -2071,21 +1973,14 @@ def _notes(snapshot: Snapshot) -> Iterable[str]:
     return snapshot.warnings or filter(None, [snapshot.problem])
 
 
-def _highest_powers(powers: Powers, now: float, count: int) -> list[int | None]:
-    """Return the highest power (W) in each of so many parts of the last hour; None: not known.
-
-    A power counts until the part with the next one.
-    """
-
-    def part(moment: float) -> int:
-        return math.floor((moment - now + HISTORY_S) * count / HISTORY_S)
-
-    highest: list[int | None] = [None] * count
-    for (since, watts), (until, _) in zip(powers, [*powers[1:], (now, None)]):
-        first = min(part(since), count - 1)
-        for n in range(max(0, first), max(first + 1, part(until))):
-            if watts is not None:
-                highest[n] = max(watts, highest[n] or 0)
+def _highest_powers(powers: Powers, count: int) -> dict[int, int]:
+    """Return the highest power (W) in each of so many parts of the last hour, where it is known."""
+    now = time.time()
+    highest: dict[int, int] = {}
+    for made_at, watts in powers:
+        part = count - 1 - int((now - made_at) * count / HISTORY_S)
+        if watts is not None and 0 <= part < count:
+            highest[part] = max(watts, highest.get(part, 0))
     return highest
 
 
@@ -2133,11 +2028,11 @@ def _columns(shown: Sections, width: int) -> list[str]:
 def _column(shown: Sections, titles: Iterable[str]) -> list[Row]:
     """Return rows whose names are labels in columns; a title is a row, too."""
     column = []
-    for title in titles:
-        rows = shown.get(title, [])
-        start = 2 + max((len(row.label) for row in rows), default=0)
-        column += [Row("", [f"== {title} =="], "bold")] if rows else []
-        column += [Row(f"{row.label + ':':{start}}", [row.text], row.style) for row in rows]
+    for title in filter(shown.get, titles):
+        start = 2 + max(len(row.label) for row in shown[title])
+        column.append(Row("", [f"== {title} =="], "bold"))
+        for row in shown[title]:
+            column.append(Row(f"{row.label + ':':{start}}", [row.text], row.style))
     return column
 
 
@@ -2149,13 +2044,13 @@ def _fit(row: Row, width: int) -> str:
 
 
 def _plot_text(powers: Powers, width: int, levels: str) -> list[str]:
-    highest = _highest_powers(powers, _now(), width)
-    known = [watts for watts in highest if watts is not None]
-    if not known:
+    highest = _highest_powers(powers, width)
+    if not highest:
         return []
-    top = max(MIN_PLOT_W, *known) + 1
-    bars = [" " if watts is None else levels[watts * len(levels) // top] for watts in highest]
-    return [_plot_title(max(known))[:width], "".join(bars)]
+    most = max(highest.values())
+    top = max(MIN_PLOT_W, most) + 1
+    bar = {part: levels[watts * len(levels) // top] for part, watts in highest.items()}
+    return [_plot_title(most)[:width], "".join(bar.get(part, " ") for part in range(width))]
 
 
 def _plot_title(watts: int) -> str:
@@ -2169,9 +2064,7 @@ class Screen:
         self._name, self._log = name, log
         self._newest_line = ""
         self._drawn: object = None
-        encoding = sys.stdout.encoding or "ascii"
-        can_encode = BLOCKS.encode(encoding, "ignore").decode(encoding) == BLOCKS
-        self._levels = BLOCKS if can_encode else ASCII
+        self._levels = BLOCKS if "utf" in str(sys.stdout.encoding).lower() else ASCII
         log.write = self._note
         write_stdout(ENTER_SCREEN)
         has_ctrl_z = __name__ == "__main__" and hasattr(signal, "SIGTSTP")
@@ -2212,13 +2105,10 @@ class Screen:
         """Draw each snapshot, and again where the terminal has changed, or was another's."""
         import shutil
 
-        looked_at = 0.0
         for snapshot in newest:
             size = shutil.get_terminal_size()
-            was_stopped = _now() > looked_at + 3 * REFRESH_S  # Ctrl-Z, then fg
-            looked_at = _now()
             shown = snapshot, size, self._newest_line
-            if was_stopped or shown != self._drawn:
+            if shown != self._drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
                 text = "\r\n".join(self._erasing_the_rest(line, size.columns) for line in lines)
                 write_stdout(f"\x1b[H{text}\x1b[J")
@@ -2341,11 +2231,10 @@ def _table(rows: Iterable[Row]) -> str:
 def _plot_svg(powers: Powers) -> str:
     """Return the powers of the last hour as SVG with kW and local times; "" where there is none."""
     now = time.time()
-    highest = _highest_powers(powers, _now(), 360)
-    bars = {x: watts for x, watts in enumerate(highest) if watts is not None}
-    if not bars:
+    highest = _highest_powers(powers, 180)
+    if not highest:
         return ""
-    top = max(bars.values())
+    top = max(highest.values())
     step = next(step for step in (1, 2, 4, 5, 10, 20) if top <= 5000 * step)  # kW
     steps = max(1, math.ceil(top / 1000 / step))
     full_scale_w = step * steps * 1000
@@ -2356,10 +2245,10 @@ def _plot_svg(powers: Powers) -> str:
     for ago in range(int(now) % 600, HISTORY_S, 600):
         x, then = 100 - 100 * ago / HISTORY_S, datetime.fromtimestamp(now - ago)
         marks += f'<text x="{x:.1f}%" y="198" text-anchor="middle">{then:%H:%M}</text>'
-    path = "".join(f"M{x} {full_scale_w}v-{watts}h1v{watts}" for x, watts in bars.items())
+    path = "".join(f"M{x} {full_scale_w}v-{watts}h1v{watts}" for x, watts in highest.items())
     return (
         f'<h2>{_plot_title(top)}</h2><svg height="205" aria-hidden="true">'
-        f'<svg y="20" height="160" viewBox="0 0 360 {full_scale_w}" preserveAspectRatio="none">'
+        f'<svg y="20" height="160" viewBox="0 0 180 {full_scale_w}" preserveAspectRatio="none">'
         f'<path d="{path}"/></svg>{marks}</svg>'
     )
 
@@ -2431,7 +2320,6 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
 
 
 def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserver.TCPServer:
-    import socket
     import socketserver
 
     class Server(socketserver.ThreadingTCPServer):
@@ -2450,8 +2338,7 @@ def _listen(address: tuple[str, int], handler: Any, trace: Trace) -> socketserve
 
     host, port = address
     try:
-        flags = socket.AI_PASSIVE
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         Server.address_family, *_, place = found[0]
         return Server(place, handler)  # type: ignore[arg-type]
     except (OSError, UnicodeError) as error:
@@ -2475,15 +2362,14 @@ class Demo:
         "Serial": "VESTEL-DEMO", "Chargepoint ID": "CP-DEMO-01", "Brand": "Vestel",
         "Model": "EVC04", "Firmware": "v3.187.0-1.8.156.0", "Phase Switch": 1,
         "Max Power": 22000, "Phases": 1, "Equipment State": 1, "Cable State": 3,
-        "Voltage L1": 231, "Voltage L2": 230, "Voltage L3": 229, "Session Maximum": 32,
-        "EVSE Minimum": 6, "EVSE Maximum": 32, "Cable Maximum": 32,
+        "EVSE Minimum": 6, "EVSE Maximum": 32, "Cable Maximum": 32, "Session Maximum": 32,
         "Failsafe Current": 10, "Failsafe Timeout": 20, "Dynamic Current": 16,
     }
     # fmt: on
 
     def __init__(self) -> None:
         self._words: Words = {}
-        self._began = self._measured_at = time.time()
+        self._began = self._measured_at = _now()
         self._energy_wh, self._power_w = 8421.0, 0
         self._put(self.START)
 
@@ -2491,19 +2377,18 @@ class Demo:
         for label, content in contents.items():
             value = VALUES[label]
             if isinstance(content, str):
-                words = [ord(character) for character in content]
+                words = [*map(ord, content)]
             else:
                 words = [content >> 16, content & 0xFFFF][-value.words :]
             for address, word in enumerate(words, value.address):
                 self._words[value.bank, address] = word
 
     def _measure(self) -> None:
-        now = time.time()
-        self._energy_wh += self._power_w * max(0.0, now - self._measured_at) / 3600
+        now, clock = _now(), datetime.fromtimestamp(time.time())
+        self._energy_wh += self._power_w * (now - self._measured_at) / 3600
         self._measured_at, self._power_w = now, 0
-        duration_s = 5025 + max(0, int(now - self._began))
-        clock = datetime.fromtimestamp(now)
-        amperes = min(self._words[HOLDING, DYNAMIC_CURRENT.address], 32)
+        duration_s = 5025 + int(now - self._began)
+        amperes = self._words[HOLDING, DYNAMIC_CURRENT.address]
         measured = {
             "Chargepoint State": 2 if amperes else 3,  # Charging, SuspendedEVSE
             "Charging State": int(amperes > 0),
@@ -2518,7 +2403,9 @@ class Demo:
             milliamperes = max(0, amperes * 1000 - drop_ma)  # a vehicle stays a little below
             watts = milliamperes * volts // 1000
             self._power_w += watts
-            measured.update({f"Current {phase}": milliamperes, f"Power {phase}": watts})
+            measured[f"Current {phase}"] = milliamperes
+            measured[f"Voltage {phase}"] = volts
+            measured[f"Power {phase}"] = watts
         self._put({**measured, "Total Power": self._power_w})
 
     def read_words(self, bank: str, address: int, count: int) -> list[int]:
@@ -2552,14 +2439,15 @@ def print_reading(charger: Charger, args: argparse.Namespace, log: Log) -> None:
             image.read(DETAIL_RANGES)
     charger.close()  # another master may be waiting, and whoever reads stdout may be slow
     reading, implausible = decode(image.words, began, args.details)
-    unread = [finding.warning for finding in image.unread(ALL_RANGES)]
-    for warning in [*unread, *implausible.values()]:
-        log(f"WARNING: {warning}")
+    for finding in [*image.unread(ALL_RANGES), *implausible]:
+        log(f"WARNING: {finding.warning}")
     for value, number in args.wanted:
         if image[value] not in (number, None):
-            was = f"the {value.label.lower()} was read back as {number} {value.unit}"
-            is_now = f"but is {image[value]} {value.unit} now"
-            raise CommandError(f"failed writing {_kind(value)}: {was}, {is_now}", 3)
+            raise CommandError(
+                f"failed writing {_kind(value)}: the {value.label.lower()} was read back as "
+                f"{number} {value.unit}, but is {image[value]} {value.unit} now",
+                3,
+            )
     if args.format == "prometheus":
         write_stdout(format_prometheus(reading))
     elif args.format == "json":
@@ -2573,32 +2461,28 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
     gc.enable()
     poller = Poller(charger, args, log)
     stop, ends = threading.Event(), ExitStack()
-
-    def last_words() -> None:
-        ends.close()
-        log_last_words(charger, log)
-
+    ends.callback(log_last_words, charger, log)
     if args.listen:
         server = http_server(args.listen, poller, log.trace)
-    end_on_signals(last_words, 0)
+    end_on_signals(ends.close, 0)
     start_thread(lambda: poll_forever(poller, stop))
     try:
         if args.listen:
             start_thread(lambda: server.serve_forever(SHUTDOWN_WAIT_S))
-            for _ in snapshots(poller, log, NEWS_WAIT_S):
+            for _ in snapshots(poller, NEWS_WAIT_S):
                 pass
         elif args.format == "human" and _can_redraw():
             screen = Screen(charger.name, log)
             ends.callback(screen.close)
-            screen.draw(snapshots(poller, log, REFRESH_S))
+            screen.draw(snapshots(poller, REFRESH_S))
         else:
-            print_readings(snapshots(poller, log, NEWS_WAIT_S), args.format, args.watch)
+            print_readings(snapshots(poller, NEWS_WAIT_S), args.format, args.watch)
     finally:  # of a program that calls main(), or where stdout fails
         stop.set()
         if args.listen:
             server.shutdown()
             server.server_close()
-        last_words()
+        ends.close()
 
 
 def log_last_words(charger: Charger, log: Log) -> None:
@@ -2615,24 +2499,25 @@ def end_on_signals(last_words: Callable[[], object], code_of_sigterm: int) -> No
     words have half a second, since the terminal may hang. A signal that is ignored stays so, and
     a program that calls main() keeps its own handlers.
     """
+    signals = signal.SIGINT, signal.SIGTERM
 
     def end(number: int, _: object) -> NoReturn:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in signals:
             signal.signal(each, signal.SIG_IGN)  # else the last words would be said twice
-        speaker = threading.Thread(target=last_words, daemon=True)
-        speaker.start()
-        speaker.join(0.5)
+        start_thread(last_words).join(0.5)
         os._exit(130 if number == signal.SIGINT else code_of_sigterm)
 
     if __name__ == "__main__":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, end)
 
 
-def start_thread(work: Callable[[], object]) -> None:
+def start_thread(work: Callable[[], object]) -> threading.Thread:
     """Start a thread that does not keep the program alive."""
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 def run(argv: Sequence[str] | None) -> None:

@@ -520,7 +520,7 @@ class Judge:
             return
         if snapshot.reading is None:
             return
-        if calm > HELD and charger.failsafe and now - charger.heartbeats[-1] > LOOK:
+        if calm > HELD and charger.failsafe and now - max(charger.heartbeats, default=0) > LOOK:
             charger.violated("no heartbeat is taken, and all is well")
         for address in charger.wanted:
             self.judge_held(address, snapshot)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from datetime import datetime, timezone
 from typing import Any
 
 from clock import START
@@ -13,8 +12,8 @@ from registers import DETAILS, READING, SAMPLES, Image, image, row, tree, u32
 
 import vestel
 
-NOW = datetime(2026, 11, 20, 8, 15, 30, tzinfo=timezone.utc)
-WHOLE: dict[str, Any] = {"timestamp": "2026-11-20T08:15:30+00:00", **READING, "details": DETAILS}
+NOW = "2026-11-20T08:15:30+00:00"
+WHOLE: dict[str, Any] = {"timestamp": NOW, **READING, "details": DETAILS}
 FORMATS = ["human", "json", "prometheus"]
 
 
@@ -34,8 +33,8 @@ def changed(reading: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode(words: Image, details: bool = True) -> tuple[dict[str, Any], list[str]]:
-    reading, warnings = vestel.decode(words, NOW, details)
-    return reading, [*warnings.values()]
+    reading, findings = vestel.decode(words, NOW, details)
+    return reading, [finding.warning for finding in findings]
 
 
 def holding(values: dict[int, Any]) -> Image:

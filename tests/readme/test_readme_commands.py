@@ -309,7 +309,7 @@ def test_unit_of_systemd_is_valid_and_has_few_rights(desk: Desk, heading: str) -
 
 def test_night_is_tried_three_times_and_sets_both_currents(desk: Desk) -> None:
     night, morning = cron_commands("A lower current at night", 2)
-    desk.charger.resets_next = 4
+    desk.charger.resets_next = 8
     failed, again, *printed = desk.cron(night).err.splitlines()
     for line in (failed, again):
         assert line.startswith("ERROR: failed writing current: ")

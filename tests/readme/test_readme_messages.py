@@ -71,7 +71,12 @@ def with_a_charger(call: Run, charger: SimulatedCharger, clock: Clock) -> Lines:
         yield call(*options.split(), charger=charger).stderr
         charger.forget()
         charger.image, charger.keeps, charger.unsupported = dict(usual), {}, set()
-    with mock.patch.object(clock, "sleep", side_effect=KeyboardInterrupt):
+
+    def interrupt(seconds: float) -> None:
+        if seconds:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(clock, "sleep", interrupt):
         charger.keeps[DYNAMIC] = 16
         yield call(SET, charger=charger).stderr
     short = mock.Mock(registers=[1], isError=lambda: False)

@@ -222,8 +222,9 @@ SETUP_HINT = "nothing was read yet: --unit (1 or 255) or --base may be wrong"
 def test_unit_and_base_are_hints_only_where_nothing_was_read(
     call: Run, charger: SimulatedCharger
 ) -> None:
-    charger.fault(11, 1100)
+    charger.fault(11)
     assert f"; {SETUP_HINT}; nothing" in call(BOTH, "12", charger=charger).stderr
+    charger.forget()
     charger.fault(2, 1100, times=1)
     charger.faults.reverse()
     charger.fault(11, 1102)
