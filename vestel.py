@@ -195,7 +195,7 @@ class Value(NamedTuple):
     sources: Sequence[str] = ()  # labels of the values that it follows from
 
     def __hash__(self) -> int:
-        return hash(self.label)  # its keys have no hash
+        return id(self)  # each row of the table is one of its own
 
     @property
     def end(self) -> int:
@@ -658,7 +658,7 @@ class Wire:
     """
 
     def __init__(self, target: Target, trace: Trace) -> None:
-        self._target, self._trace = target, trace
+        self._name, self._timeout_s, self._trace = str(target), target.timeout, trace
         self.socket = _open_socket(target)
         trace(f"{target}: connected")
 
@@ -667,11 +667,9 @@ class Wire:
 
         A frame of another transaction is the late reply to an earlier request: it is dropped.
         """
-        timeout, reply = self._target.timeout, bytearray()
-        deadline = _now() + timeout
-        self._trace(f"{self._target}: request {request.hex(' ')}")
+        deadline, reply = _now() + self._timeout_s, bytearray()
+        self._trace(f"{self._name}: request {request.hex(' ')}")
         try:
-            self.socket.settimeout(timeout)
             self.socket.sendall(request)
             while reply[:2] != request[:2]:
                 reply.clear()
@@ -680,7 +678,7 @@ class Wire:
             if reply:
                 raise NoReply("a reply that is too short")
             hint = f"{OTHER_MASTER}, or a longer --timeout is needed"
-            raise Silence(f"no reply within {timeout:g} s", hint)
+            raise Silence(f"no reply within {self._timeout_s:g} s", hint)
         except OSError:
             raise _closed()
         _check_reply(request, reply)
@@ -695,7 +693,7 @@ class Wire:
                 raise NoReply("a reply that is not Modbus", "check the address and --port")
             self._receive(frame, size, deadline)
         finally:
-            self._trace(f"{self._target}: reply {frame.hex(' ') or 'none'}")
+            self._trace(f"{self._name}: reply {frame.hex(' ') or 'none'}")
 
     def _receive(self, frame: bytearray, size: int, deadline: float) -> None:
         """Receive into the frame until it has that size."""
