@@ -195,7 +195,7 @@ class Value(NamedTuple):
     sources: Sequence[str] = ()  # labels of the values that it follows from
 
     def __hash__(self) -> int:
-        return id(self)  # each row of the table is one of its own
+        return id(self)  # a field may be a dict, which has no hash
 
     @property
     def end(self) -> int:
@@ -834,10 +834,10 @@ class Charger:
     """
 
     connections = 0  # opened so far
-    connection_interval_s = 0.0  # at least, from one to the next
+    connection_interval_s = 0.0  # the shortest time between two connections
     unconfirmed = ""  # what may have been written, until it is read back
     _connection: Connection | None = None
-    _opened_at = -math.inf  # monotonic, as all times here
+    _tried_at = -math.inf  # to connect (monotonic, as all times here
 
     def __init__(self, connect: Connect, name: str, timeout: float) -> None:
         self.name = name
@@ -880,8 +880,8 @@ class Charger:
     def _send(self, request: Request) -> Any:
         """Send a request, on a new connection where there is none."""
         if self._connection is None:
-            time.sleep(max(0.0, self._opened_at + self.connection_interval_s - _now()))
-            self._opened_at = _now()
+            time.sleep(max(0.0, self._tried_at + self.connection_interval_s - _now()))
+            self._tried_at = _now()
             self._connection = self._connect()
             self.connections += 1
         try:
@@ -1015,10 +1015,10 @@ def current_limits(image: Image) -> Limits:
 
     A current above the charger's maximum is the worst that this program can do.
     """
+    # While it boots, a charger refuses registers that it has: the state (1000), too.
+    is_booting = CHARGEPOINT_STATE in image.errors
     for value in (EVSE_MINIMUM, EVSE_MAXIMUM):
         error = image.errors.get(value)
-        # While it boots, a charger refuses registers that it has, this one among them.
-        is_booting = CHARGEPOINT_STATE in image.errors
         if error and (is_booting or not _is_unsupported(error)):
             why = f"Cannot read the charger's limits ({_describe([value])}): {error}"
             raise ChargerError(why, error.hint)
@@ -1163,7 +1163,7 @@ def decode(words: Words, began: str | None, details: bool) -> tuple[Reading, lis
         numbers[label] = number
         for key, convert in value.keys.items():
             converted = None if number is None else convert(number)
-            if converted is None and number not in (None, 0, [0, 0]):
+            if converted is None and number not in (None, 0, [0, 0]):  # only with times
                 why = f"{number} is not a time, left out"
                 findings.append(Finding(label, f"{_full_name(value)}: {why}"))
             *parents, last = key.split(".")
@@ -1478,7 +1478,7 @@ class ConnectedCharger(Charger):
     """
 
     connection_interval_s = 1.0
-    heartbeat_error: Refused | None = None  # of the last one
+    heartbeat_error: Refused | None = None  # of the last heartbeat
     _heartbeat_worked = False  # at least once
     _sent_at = -math.inf
 
@@ -1499,7 +1499,7 @@ class ConnectedCharger(Charger):
         A charger that refuses it is read all the same.
         """
         is_first = self._connection is None and not self.lacks_heartbeat
-        if _now() < self.heartbeat_due and not is_first:
+        if not is_first and _now() < self.heartbeat_due:
             return
         try:
             self._with_retry(super()._send, self._write_heartbeat)
@@ -1550,7 +1550,7 @@ class Warnings:
     def __init__(self, log: Log) -> None:
         self.lasting: dict[str, str] = {}
         self._log = log
-        self._logged: set[str] = set()  # those that do not count
+        self._logged: set[str] = set()  # texts of findings that do not count
 
     def set(self, cause: str, warning: str) -> None:
         """Take the warning of a cause; "" where it is over. A changed text is not logged."""
@@ -1645,8 +1645,8 @@ FIGHT_S = 5.0  # where the wait between two tries has grown beyond this, others 
 class Setpoint:
     """A value that is held: it is set whenever the charger shows another one."""
 
-    _why_not_tried = ""  # now
-    _why_failed = ""  # the last try
+    _why_not_tried = ""  # why it is not tried now
+    _why_failed = ""  # why the last try failed
     _wait_s = _wait_left_s = 0.0  # from the last try to the next
     _right_s = 0.0  # for how long it has been right
     _times_set = 0  # without a failure in between
@@ -1749,7 +1749,7 @@ class Holder:
     file_warning = ""
     held_at: float | None = None  # monotonic; None while the charger is lost
     _cable: int | None = None  # its state, as read last
-    _file_number: int | None = None  # None while the file is wrong
+    _file_number: int | None = None  # the newest; None before it, and while the file is wrong
 
     def __init__(self, wanted: Wanted, file: str | None) -> None:
         self._file = file
@@ -1790,7 +1790,7 @@ class Holder:
         return findings
 
     def _follow_file(self, image: Image) -> str:
-        """Hold the number in the file; return why the charger's limits do not allow it."""
+        """Hold the number in the file; return why the charger's limits forbid that, if they do."""
         number, held = self._file_number, self.setpoints.get(DYNAMIC_CURRENT)
         if number is None:
             return ""
@@ -1828,7 +1828,7 @@ class Poller:
 
     def run(self) -> Iterator[float]:
         """Poll for ever. Yields the time (monotonic) until which there is nothing to do."""
-        wait_s = 0.5
+        wait_s = 0.5  # it is doubled before the first use
         while True:
             readings = self.snapshot.readings
             try:
@@ -1853,7 +1853,7 @@ class Poller:
             while _now() < due:
                 yield min(due, self.charger.heartbeat_due)
                 self.charger.give_heartbeat()
-            if self.snapshot.reading is None:  # all was refused: the charger has just started
+            if self.snapshot.reading is None:  # all was refused: it may have just started
                 self.charger.heartbeat_error = None
 
     def _read(self, texts_read: set[Value]) -> None:
@@ -1930,7 +1930,7 @@ def poll_forever(poller: Poller, stop: threading.Event) -> None:
 MAX_EARLY_S = 0.1  # a reading that begins this much too early counts
 NEWS_WAIT_S = 5.0 if os.name == "posix" else 1.0  # a signal does not end a wait on Windows
 
-SHUTDOWN_WAIT_S = 5.0  # the HTTP server looks this often whether it is to end
+SHUTDOWN_CHECK_S = 5.0  # the HTTP server looks this often whether it is to end
 
 
 def snapshots(poller: Poller, refresh_s: float) -> Iterator[Snapshot]:
@@ -1975,8 +1975,8 @@ def _highest_powers(powers: Powers, count: int) -> dict[int, int]:
     """Return the highest power (W) in each of so many parts of the last hour, where it is known."""
     now = time.time()
     highest: dict[int, int] = {}
-    for made_at, watts in powers:
-        part = count - 1 - int((now - made_at) * count / HISTORY_S)
+    for published_at, watts in powers:
+        part = count - 1 - int((now - published_at) * count / HISTORY_S)
         if watts is not None and 0 <= part < count:
             highest[part] = max(watts, highest.get(part, 0))
     return highest
@@ -2024,7 +2024,7 @@ def _columns(shown: Sections, width: int) -> list[str]:
 
 
 def _column(shown: Sections, titles: Iterable[str]) -> list[Row]:
-    """Return rows whose names are labels in columns; a title is a row, too."""
+    """Return rows whose names are padded to one width; a title is a row, too."""
     column = []
     for title in filter(shown.get, titles):
         start = 2 + max(len(row.label) for row in shown[title])
@@ -2100,7 +2100,7 @@ class Screen:
         return (line if _has_colour() else plain) + end
 
     def draw(self, newest: Iterator[Snapshot]) -> None:
-        """Draw each snapshot, and again where the terminal has changed, or was another's."""
+        """Draw each snapshot, and again where the size of the terminal has changed."""
         import shutil
 
         for snapshot in newest:
@@ -2109,8 +2109,8 @@ class Screen:
             if shown != self._drawn:
                 lines = format_screen(self._name, snapshot, *size, self._levels, self._newest_line)
                 text = "\r\n".join(self._erasing_the_rest(line, size.columns) for line in lines)
-                write_stdout(f"\x1b[H{text}\x1b[J")
                 self._drawn = shown
+                write_stdout(f"\x1b[H{text}\x1b[J")
 
 
 # --- The page of --listen -------------------------------------------------------------------
@@ -2466,7 +2466,7 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
     start_thread(lambda: poll_forever(poller, stop))
     try:
         if args.listen:
-            start_thread(lambda: server.serve_forever(SHUTDOWN_WAIT_S))
+            start_thread(lambda: server.serve_forever(SHUTDOWN_CHECK_S))
             for _ in snapshots(poller, NEWS_WAIT_S):
                 pass
         elif args.format == "human" and _can_redraw():
@@ -2475,7 +2475,7 @@ def stay_connected(charger: ConnectedCharger, args: argparse.Namespace, log: Log
             screen.draw(snapshots(poller, REFRESH_S))
         else:
             print_readings(snapshots(poller, NEWS_WAIT_S), args.format, args.watch)
-    finally:  # of a program that calls main(), or where stdout fails
+    finally:  # where another program called main(), stdout fails, or the poller is at fault
         stop.set()
         if args.listen:
             server.shutdown()

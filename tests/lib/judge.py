@@ -128,7 +128,10 @@ class JudgedCharger(SimulatedCharger):
     def recovery(self) -> float:
         """How long it may take until there is a reading again; lock-outs come on top."""
         requests = 40 * (self.delay + self.opening)
-        return RECOVERY + requests + (self.failsafe_timeout if self.locks_out else 0)
+        lock_outs = self.failsafe_timeout if self.locks_out else 0.0
+        if lock_outs and self.resets_after_exception:  # the heartbeat costs one, the clock another
+            lock_outs += self.failsafe_timeout + BACK_OFF
+        return RECOVERY + requests + lock_outs
 
     def cut(self) -> None:
         self.note("cuts its connections")

@@ -115,6 +115,24 @@ def test_lacked_heartbeat_waits_60_s_on_any_connection(world: MakeWorld, happen:
     assert lacking.reading is not None
 
 
+def test_lacked_heartbeat_is_not_first_on_a_connection(world: MakeWorld) -> None:
+    """A lock-out that is longer than 60 s would begin anew each time."""
+    lacking = world(delay=0.0, resets_after_exception=True, locks_out=True)
+    lacking.charger.set(TIMEOUT, 100)
+    lacking.charger.fault(2, HEARTBEAT)
+    lacking.play(600)
+    first, *others = lacking.firsts()
+    assert (first, {*others}) == (BEAT, {(100, 25)})
+    assert lacking.snapshot.readings >= 4
+
+
+def test_lacked_heartbeat_waits_where_a_detail_ended_the_connection(world: MakeWorld) -> None:
+    lacking = world(failsafe=False, delay=0.0, resets_after_exception=True)
+    lacking.charger.fault(2, HEARTBEAT, CLOCK, CLOCK + 4)
+    lacking.play(100)
+    assert gaps(given(lacking)) == [60.0]
+
+
 def test_heartbeat_taken_after_all_is_given_each_1_5_s(world: MakeWorld) -> None:
     booting = world(failsafe=False, delay=0.0)
     booting.charger.fault(2, HEARTBEAT, times=1)

@@ -443,6 +443,14 @@ def test_bad_file_warns_and_last_value_stays(
     assert filed.charger.connections == 1
 
 
+def test_right_for_less_than_a_minute_does_not_add_up(world: MakeWorld) -> None:
+    holding = world({DYNAMIC: 12}, delay=0.0)
+    for _ in range(6):
+        holding.play(40)
+        holding.charger.set(DYNAMIC, 6)
+    assert len(holding.lines_with("WARNING: the dynamic current does not stay at 12 A")) == 1
+
+
 @unknown
 def test_number_waits_for_known_limits(filed: World, file: Path, outcome: Outcome | None) -> None:
     end = limits_are_unknown(filed, outcome)

@@ -337,6 +337,19 @@ def test_a_write_and_read_back_without_reply_end_the_attempt(
     assert clock.passed == seconds
 
 
+def test_a_refusal_that_no_connection_follows_ends_the_attempt(call: Run, memory: Memory) -> None:
+    memory.fault(4, DYNAMIC, write=True, executed=False)
+    memory.fault(memory.vanish, DYNAMIC, write=False, skip=1)
+    why = "reading back failed: Cannot connect to the box: connection refused"
+    lines = [
+        TIMEOUT_LINE,
+        rf"{FAILED}dynamic current: 12 A was refused: exception 4 .*; {why}; {MAY_BE}",
+        f"{FAILED}failsafe current: not written: no answer any more",
+    ]
+    assert_said(call("--ip=box", *ALL), 3, *lines)
+    assert memory.writes == [(TIMEOUT, 30), (DYNAMIC, 12)]
+
+
 # --- The reading after it -----------------------------------------------------------------------
 
 
