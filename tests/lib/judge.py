@@ -198,7 +198,8 @@ class JudgedCharger(SimulatedCharger):
         self.attempts_in_vain += 1
         if self.attempts_in_vain > 30 + (now - self.answered_at) / 14:
             self.violated(f"{self.attempts_in_vain} attempts to connect in vain")
-        is_often = self.attempts[-26:-25] > [now - SETTLED]
+        # Three rounds of nine details that each cost one, and the heartbeats, are 31.
+        is_often = self.attempts[-36:-35] > [now - SETTLED]
         is_hard = self.locks_out or self.refuses_gaps
         if is_often and self.calm > SETTLED and not is_hard:
             self.violated("again and again a new connection, and all is well")
