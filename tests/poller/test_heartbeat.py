@@ -127,8 +127,9 @@ def test_lacked_heartbeat_is_not_first_on_a_connection(world: MakeWorld) -> None
 
 
 def test_lacked_heartbeat_waits_where_a_detail_ended_the_connection(world: MakeWorld) -> None:
-    lacking = world(failsafe=False, delay=0.0, resets_after_exception=True)
-    lacking.charger.fault(2, HEARTBEAT, CLOCK, CLOCK + 4)
+    lacking = world(failsafe=False, delay=0.0)
+    lacking.charger.fault(2, HEARTBEAT)
+    lacking.charger.fault(GARBAGE, CLOCK)
     lacking.play(100)
     assert gaps(given(lacking)) == [60.0]
 
