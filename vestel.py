@@ -26,8 +26,9 @@ if __name__ == "__main__" and _signal.getsignal(_signal.SIGINT) is _signal.defau
     # Ctrl-C during an import would print a traceback, or be dropped and the program would go on.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 if sys.version_info < (3, 8):  # noqa: UP036 (this file compiles on 3.7, so that it can say so)
-    version = sys.version.split()[0]
-    raise SystemExit(f"ERROR: vestel.py needs Python 3.8 or later; this is Python {version}")
+    raise SystemExit(
+        f"ERROR: vestel.py needs Python 3.8 or later; this is Python {sys.version.split()[0]}"
+    )
 
 import argparse
 import gc
@@ -329,8 +330,9 @@ def _ranges(values: Iterable[Value]) -> list[list[Value]]:
     """Return the values in groups that one request can read, input registers first."""
     ranges: list[list[Value]] = []
     bank, end = "", 0
-    in_registers = [value for value in values if value.words]
-    for value in sorted(in_registers, key=lambda v: (v.bank == HOLDING, v.address)):
+    for value in sorted(values, key=lambda v: (v.bank == HOLDING, v.address)):
+        if not value.words:
+            continue
         if value.bank != bank or value.address > end + MAX_GAP:
             ranges.append([])
         ranges[-1].append(value)
@@ -456,7 +458,7 @@ def _bracketed(host: str) -> str:
 
 
 def _host(text: str) -> str:
-    name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    name = re.sub(r"^\[(.*)\]$", r"\1", text)  # [::1] -> ::1
     if not re.fullmatch(r"[\w.:%-]+", name) or name.count(":") == 1:
         raise ArgumentTypeError(
             f"{text!r} is not an IP address or a host name (give the port with --port)"
@@ -552,7 +554,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
     for name, (check, metavar, text) in SETTINGS.items():
         add(f"--{name}", type=check, metavar=metavar, help=text)
-    formats = "human", "prometheus", "json"
+    formats = ["human", "prometheus", "json"]
     add("--format", choices=formats, default="human", help="default: human")
     add(
         "--details",
@@ -710,8 +712,10 @@ class Wire:
 
 def _open_socket(target: Target) -> socket.socket:
     """Connect to the first address of the host that takes it. Raises NoReply and Unreachable."""
+    place = target.ip, target.port
     try:
-        return socket.create_connection((target.ip, target.port), target.timeout)
+        addresses = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)  # they share the timeout
+        return socket.create_connection(place, target.timeout / len(addresses))
     except (ConnectionResetError, ConnectionAbortedError):
         raise _closed()  # the charger has accepted, and closed at once
     except (OSError, UnicodeError) as error:
@@ -914,6 +918,7 @@ class Image:
         self.charger = charger
         self.words: Words = {}
         self.errors: dict[Value, ChargerError] = {}
+        self.own_maximum = 0  # A; what the charger has last told as its maximum, 0 before
 
     def __getitem__(self, value: Value) -> Any:
         """Return the text or number of a value; None where it is not known."""
@@ -1027,12 +1032,12 @@ def current_limits(image: Image) -> Limits:
             "the charger's minimum and maximum current (input registers 1102 and 1104) read 0, "
             "as they do where --base is wrong"
         )
-    own_maximum = image.plausible(EVSE_MAXIMUM)
-    maximum = own_maximum or DEFAULT_MAXIMUM
+    image.own_maximum = image.plausible(EVSE_MAXIMUM) or image.own_maximum
+    maximum = image.own_maximum or DEFAULT_MAXIMUM
     minimum = image.plausible(EVSE_MINIMUM)
     if not minimum or minimum > maximum:
         minimum = min(DEFAULT_MINIMUM, maximum)
-    return Limits(minimum, maximum, "" if own_maximum else MAXIMUM_WARNING)
+    return Limits(minimum, maximum, "" if image.own_maximum else MAXIMUM_WARNING)
 
 
 def check_range(value: Value, number: int, image: Image) -> None:
@@ -1196,7 +1201,7 @@ def _decode_text(words: Sequence[int]) -> str:
     is_packed = all(word > 0xFF for word in held) and any(word > 0x1FFF for word in held)
     data = b"".join(word.to_bytes(2, "big") for word in held)
     text = data.decode("utf-8" if is_packed else "utf-16-be", "ignore").partition("\0")[0]
-    return "".join(character for character in text if character.isprintable()).rstrip()
+    return "".join(filter(str.isprintable, text)).rstrip()
 
 
 # --- Formats: reading to text ---------------------------------------------------------------
@@ -1387,7 +1392,7 @@ def write_stdout(text: str) -> None:
     except OSError as error:
         _take_back(raw, written)
         raise CommandError(f"cannot write to stdout: {error.strerror}")
-    except (AttributeError, ValueError) as error:  # a stream of a program that calls main()
+    except (AttributeError, TypeError, ValueError) as error:  # of a program that calls main()
         raise CommandError(f"cannot write to stdout: {error}")
 
 
@@ -1412,7 +1417,7 @@ def write_stderr(line: str) -> None:
 
 
 def _is_terminal(stream: Any) -> bool:
-    with suppress(AttributeError, ValueError):  # of a program that calls main()
+    with suppress(AttributeError, OSError, ValueError):  # of a program that calls main()
         return bool(stream.isatty())
     return False
 
@@ -1843,18 +1848,20 @@ class Poller:
     def _poll(self) -> Iterator[float]:
         """Poll until the charger does not answer any more: raises Unreachable then."""
         texts_read: set[Value] = set()
-        due = _now()
+        due, is_starting = _now(), False
         while True:
             try:
                 self._read(texts_read)
             except NothingRead as error:
                 self._lose(error)
+                is_starting = True
             due += self._interval_s * ((_now() - due) // self._interval_s + 1)
             while _now() < due:
                 yield min(due, self.charger.heartbeat_due)
                 self.charger.give_heartbeat()
-            if self.snapshot.reading is None:  # all was refused: it may have just started
+            if is_starting:  # that a charger that refuses all lacks the heartbeat is not known
                 self.charger.heartbeat_error = None
+                is_starting = self.snapshot.reading is None
 
     def _read(self, texts_read: set[Value]) -> None:
         """Make a reading, hold the wanted values, and publish.
@@ -1901,11 +1908,12 @@ class Poller:
         self._publish(None, reading=None, problem=problem, failed=self.snapshot.failed + 1)
 
     def _publish(self, power: int | None, **changes: Any) -> None:
-        recent = self.snapshot.powers[-int(HISTORY_S / self._interval_s) :]
+        now = time.time()
+        recent = [point for point in self.snapshot.powers if 0 <= now - point[0] <= HISTORY_S]
         self.snapshot = self.snapshot._replace(
             connections=self.charger.connections,
             warnings=tuple(self._warnings.lasting.values()),
-            powers=(*recent, (time.time(), power)),
+            powers=(*recent, (now, power)),
             **changes,
         )
         self.log.has_news.set()
@@ -2215,7 +2223,7 @@ def _table(rows: Iterable[Row]) -> str:
     head, body = "", ""
     for row in rows:
         if len(row.cells) == 3:
-            titles = "".join(f'<th scope="col">L{phase}</th>' for phase in (1, 2, 3))
+            titles = '<th scope="col">L1</th><th scope="col">L2</th><th scope="col">L3</th>'
             head = f"<thead><tr><td></td>{titles}</tr></thead>"
         span = 3 // len(row.cells)
         cells = ""
@@ -2281,8 +2289,6 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
     """Listen on the address, and return what serves the snapshots there. Raises CommandError."""
     import http.server
 
-    policy = content_security_policy()
-
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 5  # s without a byte
 
@@ -2301,7 +2307,7 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Security-Policy", policy)
+            self.send_header("Content-Security-Policy", content_security_policy())
             self.send_header("Cache-Control", "no-store")
             self.send_header("Allow", "GET, HEAD")
             self.end_headers()
@@ -2524,7 +2530,7 @@ def run(argv: Sequence[str] | None) -> None:
     if args.version:
         write_stdout(f"vestel.py {VERSION}\n")
         return
-    stays = bool(args.watch or args.listen)
+    stays = args.watch or args.listen
     log = Log(args.verbose, waits=stays)
     if args.demo:
         demo = Demo()
@@ -2566,5 +2572,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     gc.disable()  # a reading leaves no garbage, and looking for it takes a tenth of the run
-    exit_code = main()
-    os._exit(exit_code)  # all is written, and taking pymodbus apart would take a sixth of the run
+    os._exit(main())  # all is written, and taking pymodbus apart would take a sixth of the run

@@ -323,6 +323,7 @@ class Judge:
         self.world, self.charger, self.clock = world, charger, world.clock
         self.interval = min(POLL, every)
         self.before = world.snapshot
+        self.seconds: deque[float] = deque(maxlen=5)  # of the newest readings with old values
         self.aheads = [self.clock.ahead]  # of the computer's clock, since the beginning of the poll
         self.heard = 0  # lines
         self.open: list[str] = []  # warnings that last, as they are shown
@@ -463,7 +464,9 @@ class Judge:
         """Old values are not served as new for long, where the charger's clock tells."""
         charger = self.charger
         age = snapshot.made_at - max(charger.frozen_at, charger.old_since, charger.clock_since)
-        longest = MAX_AGE + 2 * self.interval + 2 * snapshot.seconds + 1
+        # A slow one that began before them has values of both, and so differs from the next.
+        self.seconds.append(snapshot.seconds)
+        longest = MAX_AGE + 2 * self.interval + 2 * max(self.seconds) + 1
         tells = charger.clock_runs > 3 and charger.clock_at >= snapshot.made_at
         if tells and age > longest:
             charger.violated(f"old values are served for {age:.1f} s")

@@ -126,7 +126,7 @@ def test_lacked_heartbeat_is_not_first_on_a_connection(world: MakeWorld) -> None
     assert lacking.snapshot.readings >= 4
 
 
-def test_lacked_heartbeat_waits_where_a_detail_ended_the_connection(world: MakeWorld) -> None:
+def test_lacked_heartbeat_waits_where_a_detail_cut_it_off(world: MakeWorld) -> None:
     lacking = world(failsafe=False, delay=0.0)
     lacking.charger.fault(2, HEARTBEAT)
     lacking.charger.fault(GARBAGE, CLOCK)
@@ -179,3 +179,11 @@ def test_boot_that_refuses_all_is_no_firmware_without_it(world: MakeWorld) -> No
     started.play(60)
     assert started.charger.heartbeats[0] <= 10_011
     assert started.snapshot.warnings == ()
+
+
+def test_heartbeat_is_given_soon_where_a_boot_ends_in_a_reading(world: MakeWorld) -> None:
+    started = world(delay=0.05)
+    started.charger.boot(5.3, 2)
+    started.play(60)
+    assert started.snapshot.readings > 10
+    assert started.charger.heartbeats[0] <= 10_011

@@ -443,6 +443,19 @@ def test_bad_file_warns_and_last_value_stays(
     assert filed.charger.connections == 1
 
 
+@pytest.mark.parametrize("lacks", ["refused", "0"])
+def test_maximum_once_told_counts_for_good(world: MakeWorld, lacks: str) -> None:
+    holding = world({DYNAMIC: 30}, delay=0.0)
+    holding.charger.set(EVSE_MAX, 16, bank=INPUT)
+    holding.play(11)
+    if lacks == "refused":
+        holding.charger.lack(EVSE_MAX)
+    else:
+        holding.charger.set(EVSE_MAX, 0, bank=INPUT)
+    holding.play(60)
+    assert holding.charger.settings == []
+
+
 def test_right_for_less_than_a_minute_does_not_add_up(world: MakeWorld) -> None:
     holding = world({DYNAMIC: 12}, delay=0.0)
     for _ in range(6):

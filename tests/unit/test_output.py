@@ -151,6 +151,18 @@ def test_the_oldest_lines_go_where_nobody_takes_any() -> None:
     assert (len(lines), lines[0], lines[-1]) == (1000, "2000", "2999")
 
 
+def test_a_stream_of_bytes_or_without_a_device_is_no_traceback(streams: Streams) -> None:
+    class Gone(Plain):
+        def isatty(self) -> bool:
+            raise OSError
+
+    err = Plain()
+    assert streams(io.BytesIO(), err, "--version") == 1
+    assert err.text.startswith("ERROR: cannot write to stdout: ")
+    assert streams(Gone(), err, "--demo") == 0
+    assert err.text.count("\n") == 1
+
+
 def test_a_line_that_is_interrupted_is_not_lost() -> None:
     log = vestel.Log(waits=True)
     log("Dynamic current: 16 A -> 12 A")

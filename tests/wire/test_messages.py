@@ -203,10 +203,10 @@ def test_an_address_without_a_way_says_what_to_check(
 ) -> None:
     is_name = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-    found = error if is_name else [[(family, socket.SOCK_STREAM, 6, "", (ip, 502))]]
+    found = error if is_name else [[(family, socket.SOCK_STREAM, 6, "", (ip, 502))]] * 2
     look_up = mock.patch.object(socket, "getaddrinfo", side_effect=found)
     with look_up as looked_up, mock.patch.object(socket.socket, "connect", side_effect=error):
         line = error_line(call(f"--ip={ip}", "--details"), *said)
     where = f"[{ip}]:502" if ":" in ip else f"{ip}:502"
     assert line.startswith(f"ERROR: Cannot connect to {where}: {why}; ")
-    assert looked_up.call_count == 1
+    assert looked_up.call_count == (1 if is_name else 2)

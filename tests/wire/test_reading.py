@@ -99,12 +99,27 @@ def test_a_charger_is_read_over_ipv6(call: Run) -> None:
     assert charger.host == "::1"
 
 
-def test_a_name_is_looked_up_once_per_connection(charger: SimulatedCharger, call: Run) -> None:
+def test_a_name_is_looked_up_for_each_connection(charger: SimulatedCharger, call: Run) -> None:
     charger.resets_first_request = 1
     with mock.patch.object(socket, "getaddrinfo", side_effect=socket.getaddrinfo) as look_up:
         assert_whole(call("--ip=LocalHost", f"--port={charger.port}", *READ_ALL))
     assert charger.connections == 2
-    assert [call.args[0] for call in look_up.call_args_list] == ["LocalHost"] * 2
+    assert {call.args[0] for call in look_up.call_args_list} == {"LocalHost"}
+    assert look_up.call_count == 4, "how many addresses there are, and which"
+
+
+def test_two_addresses_share_the_timeout(call: Run) -> None:
+    tried = []
+
+    def connect(connection: socket.socket, _: object) -> None:
+        tried.append(connection.gettimeout())
+        raise socket.timeout
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{n}", 502)) for n in (1, 2)]
+    look_up = mock.patch.object(socket, "getaddrinfo", return_value=found)
+    with look_up, mock.patch.object(socket.socket, "connect", connect):
+        assert call("--ip=box", "--timeout=3").returncode == 1
+    assert tried == [1.5, 1.5]
 
 
 def test_a_host_is_reached_at_any_of_its_addresses(charger: SimulatedCharger, call: Run) -> None:
