@@ -235,7 +235,7 @@ class JudgedCharger(SimulatedCharger):
         self.wait_for(request)
         if request.address == HEARTBEAT:
             self.is_refused, self.is_accepted = False, True
-        elif request.address == CLOCK:
+        elif (request.address, request.value) == (CLOCK, 6):  # the date alone tells nothing
             self.clock_at = now
             self.clock_since = min(self.clock_since, now)
             if self.repeated is None:

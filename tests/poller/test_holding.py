@@ -448,10 +448,8 @@ def test_maximum_once_told_counts_for_good(world: MakeWorld, lacks: str) -> None
     holding = world({DYNAMIC: 30}, delay=0.0)
     holding.charger.set(EVSE_MAX, 16, bank=INPUT)
     holding.play(11)
-    if lacks == "refused":
-        holding.charger.lack(EVSE_MAX)
-    else:
-        holding.charger.set(EVSE_MAX, 0, bank=INPUT)
+    holding.charger.set(EVSE_MAX, 0, bank=INPUT)
+    holding.charger.unsupported |= {(INPUT, EVSE_MAX)} if lacks == "refused" else set()
     holding.play(60)
     assert holding.charger.settings == []
 

@@ -48,11 +48,7 @@ def foreign_box(charger: SimulatedCharger, tmp_path: Path) -> SimulatedCharger:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_text_outlives_every_environment(
-    foreign_box: SimulatedCharger,
-    run: Run,
-    environment: dict[str, str],
-    tmp_path: Path,
-    name: str,
+    foreign_box: SimulatedCharger, run: Run, environment: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     env = {} if name == "env -i" else {**environment, **ENVIRONMENTS[name]}
     style = "prometheus" if name == "no UTF-8 whatever" else "human"

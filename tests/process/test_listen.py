@@ -22,9 +22,6 @@ import vestel
 VOLTAGE_L1 = 1014
 
 
-# --- What is served when ------------------------------------------------------------------------
-
-
 @pytest.mark.every_version
 def test_every_path_answers_whatever_the_charger_does(
     charger: SimulatedCharger, start: Start
@@ -91,9 +88,6 @@ def test_poller_that_is_stopped_leaves_the_charger(world: Callable[..., World]) 
     assert (one.charger.connections, one.charger.links, one.snapshot.fatal) == (1, [], None)
 
 
-# --- Where it listens ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("host", "serves", "refuses"),
     [
@@ -138,9 +132,6 @@ def test_one_line_says_where_it_cannot_listen(
     assert memory.attempts == [], "nothing is set, since nothing would hold it"
 
 
-# --- What it costs ------------------------------------------------------------------------------
-
-
 def test_memory_threads_and_files_do_not_grow_with_scrapes(
     charger: SimulatedCharger, start: Start
 ) -> None:
@@ -161,8 +152,6 @@ def test_memory_threads_and_files_do_not_grow_with_scrapes(
     eventually(lambda: cost() == before)
     assert listening.status("VmRSS") - memory < 1024
 
-
-# --- What -v logs -------------------------------------------------------------------------------
 
 TIME = r"(\d\d):(\d\d):(\d\d\.\d{3}) "
 NEPAL = timezone(timedelta(hours=5, minutes=45))

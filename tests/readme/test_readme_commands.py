@@ -106,9 +106,6 @@ def test_report_has_all_that_was_sent_and_the_reading(desk: Desk) -> None:
     assert len(timed) == 2 * len(desk.charger.requests) == 26
 
 
-# --- The log --------------------------------------------------------------------------------------
-
-
 def log_line(time: str, **parts: dict[str, Any]) -> str:
     """Return a line of the log as the program writes it, with these values in its parts."""
     assert all(READING[part].keys() >= values.keys() for part, values in parts.items())
@@ -255,8 +252,6 @@ def test_lines_of_cron_do_not_meet() -> None:
         assert [one for one in lines if not re.fullmatch(line, one)] == []
 
 
-# --- The service --------------------------------------------------------------------------------
-
 SERVICE = unit("Run it as a service")
 
 
@@ -302,9 +297,6 @@ def test_unit_of_systemd_is_valid_and_has_few_rights(desk: Desk, heading: str) -
     assert rated.status == 0 or "unrecognized option" in rated.err  # systemd before 250
     assert (unit(heading)["Restart"], unit(heading)["WantedBy"]) == (restart, "multi-user.target")
     assert SERVICE["RestartPreventExitStatus"] == "2"
-
-
-# --- Night, so many kWh, and the solar surplus --------------------------------------------------
 
 
 def test_night_is_tried_three_times_and_sets_both_currents(desk: Desk) -> None:
@@ -371,9 +363,6 @@ def test_shellcheck_has_nothing_to_say(desk: Desk, heading: str) -> None:
     shellcheck = needs("shellcheck", "shellcheck")
     (desk.home / "it.sh").write_text(block(heading, "sh"))
     assert desk.run(shellcheck, "--shell=sh", str(desk.home / "it.sh")) == (0, "", "")
-
-
-# --- MQTT and Home Assistant --------------------------------------------------------------------
 
 
 SENSORS = {"Wallbox state": "Charging", "Wallbox power": "70501", "Wallbox meter": "121682.1"}

@@ -162,13 +162,6 @@ def test_the_plot_has_the_newest_power_at_the_right(
     assert "".join(drawn).isascii() == (levels != BLOCKS)
 
 
-@pytest.mark.parametrize(("width", "third"), [(60, 20), (240, 80)])
-def test_the_plot_is_an_hour_wide_with_a_gap_for_a_loss(width: int, third: int) -> None:
-    shown = hour(*[6900] * 240, *[None] * 240, *[6900] * 240)
-    drawn = draw(shown, width)
-    assert drawn[-2].strip() == "█" * third + " " * third + "█" * third
-
-
 def test_before_the_first_reading_there_is_the_problem_alone() -> None:
     header = f"{BOLD}Ctrl-C ends  {NAME}{END}"
     assert coloured(hour(None, of=CONNECTING)) == [header, "there is no reading yet", ""]

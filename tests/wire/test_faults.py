@@ -14,17 +14,7 @@ import struct
 from typing import Any, Callable, Iterator, Tuple
 
 import pytest
-from charger import (
-    ALWAYS,
-    CLOSE,
-    RESET,
-    SILENCE,
-    Frames,
-    Outcome,
-    Piece,
-    Request,
-    SimulatedCharger,
-)
+from charger import ALWAYS, CLOSE, RESET, SILENCE, Frames, Outcome, Piece, Request, SimulatedCharger
 from clock import Clock, gaps
 from conftest import Memory
 from door import held_back, listening
@@ -99,8 +89,6 @@ def assert_error(result: Result[str], line: str) -> None:
     assert re.fullmatch(f"ERROR: {line}\n", result.stderr)
 
 
-# --- One fault in a reading ---------------------------------------------------------------------
-
 # One register and several; the first range, the last one of the core, and a detail.
 PLACES = [range_of(address) for address in (100, 1000, 5004, 290)]
 
@@ -144,9 +132,6 @@ def test_a_process_prints_nothing_but_its_own_lines(
     ]
 
 
-# --- Sent again ---------------------------------------------------------------------------------
-
-
 def test_each_sending_has_a_new_transaction_id(
     call: Run, box: SimulatedCharger, clock: Clock
 ) -> None:
@@ -183,9 +168,6 @@ def test_a_connection_that_is_closed_at_once_is_made_again(
         box.resets_next = 1
         result = call(*READ_ALL, charger=box)
         assert (json_of(result), result.stderr, box.connections) == (with_null([]), "", 2)
-
-
-# --- A charger that does not answer -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NO_REPLY)
@@ -260,9 +242,6 @@ def test_details_never_end_a_reading(
     assert begins == [f"WARNING: Cannot read {registers(rows)}" for rows in lost]
 
 
-# --- A charger that refuses ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("code", [2, 4, 6])
 def test_where_all_of_the_core_is_refused_there_is_an_error(
     memory: Memory, clock: Clock, call: Run, code: int
@@ -315,8 +294,6 @@ def test_old_firmware_with_gaps_is_read_value_by_value(call: Run, resets: bool) 
     ]
     assert (charger.connections > 1) == resets
 
-
-# --- Noise, and a box that fails at random ------------------------------------------------------
 
 # A reply whose bytes from .. to are replaced: cut, longer, of another header, or all noise.
 SPLICES = st.tuples(

@@ -44,8 +44,6 @@ def assert_nothing_was_written(result: Result[str], box: SimulatedCharger, why: 
     assert re.fullmatch(line, result.stderr), result.stderr
 
 
-# --- Limits that are known ----------------------------------------------------------------------
-
 LIMITS: dict[str, tuple[int | None, int | None, int, int, bool]] = {
     # 1102, 1104; what is taken: from, to; whether the maximum is the charger's own
     "as told": (6, 32, 6, 32, True),
@@ -120,9 +118,6 @@ def test_where_one_value_is_out_of_range_none_is_written(
     assert_nothing_was_written(result, memory, f"{names} is out of range: .* or 6 to 32 A")
 
 
-# --- A wrong base -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("base", "option"), [(0, ["--base=1"]), (1, []), (0, [])], ids=["1", "0", "limits of 0"]
 )
@@ -141,8 +136,6 @@ def test_limits_that_both_read_0_forbid_all_writing(
     why = f"{both} read 0, as they do where --base is wrong"
     assert_nothing_was_written(call("--ip=box", *option, *setting), memory, why)
 
-
-# --- Limits that cannot be read -----------------------------------------------------------------
 
 WHY: dict[Outcome, str] = {
     **{code: re.escape(EXCEPTION[code]) for code in (4, 5, 6, 7, 8, 9, 10, 11, 255)},
@@ -206,13 +199,9 @@ def test_without_a_connection_nothing_is_written(
 
 
 def test_box_that_is_booting_is_not_set(call: Run, box_of_16_a: Memory) -> None:
-    """It refuses its state, too: so its firmware does not lack the limits."""
     box_of_16_a.fault(2, bank=INPUT)
     result = call("--ip=box", ONLY_DYNAMIC, "32")
     assert_nothing_was_written(result, box_of_16_a, "Cannot read the charger's limits")
-
-
-# --- Hints --------------------------------------------------------------------------------------
 
 
 SETUP_HINT = "nothing was read yet: --unit (1 or 255) or --base may be wrong"
@@ -224,11 +213,6 @@ def test_unit_and_base_are_hints_only_where_nothing_was_read(
 ) -> None:
     charger.fault(11)
     assert f"; {SETUP_HINT}; nothing" in call(BOTH, "12", charger=charger).stderr
-    charger.forget()
-    charger.fault(2, 1100, times=1)
-    charger.faults.reverse()
-    charger.fault(11, 1102)
-    assert "--unit" not in call(BOTH, "12", charger=charger).stderr
     charger.forget()
     charger.fault(2, 2000, write=False)
     stderr = call(ONLY_FAILSAFE, "12", charger=charger).stderr

@@ -99,15 +99,6 @@ def test_a_charger_is_read_over_ipv6(call: Run) -> None:
     assert charger.host == "::1"
 
 
-def test_a_name_is_looked_up_for_each_connection(charger: SimulatedCharger, call: Run) -> None:
-    charger.resets_first_request = 1
-    with mock.patch.object(socket, "getaddrinfo", side_effect=socket.getaddrinfo) as look_up:
-        assert_whole(call("--ip=LocalHost", f"--port={charger.port}", *READ_ALL))
-    assert charger.connections == 2
-    assert {call.args[0] for call in look_up.call_args_list} == {"LocalHost"}
-    assert look_up.call_count == 4, "how many addresses there are, and which"
-
-
 def test_two_addresses_share_the_timeout(call: Run) -> None:
     tried = []
 
