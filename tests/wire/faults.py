@@ -175,7 +175,7 @@ def hurrying(charger: SimulatedCharger, clock: Clock) -> Iterator[None]:
                 break
             if is_all:
                 clock.sleep(2 * TIMEOUT)
-                raise TimeoutError
+                raise socket.timeout
         return super(socket.socket, self).recv(*arguments)
 
     with mock.patch.object(charger, "replied", noting_reply):
