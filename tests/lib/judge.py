@@ -97,7 +97,7 @@ class JudgedCharger(SimulatedCharger):
         # how often it had gone on.
         self.clock_since = math.inf
         self.clock_at = self.old_since = -math.inf
-        self.clock_runs = 0
+        self.clock_runs = self.told = 0  # the latter is the maximum (A) that was read last
         super().__init__(clock, **attributes)
 
     def note(self, what: str) -> None:
@@ -198,8 +198,7 @@ class JudgedCharger(SimulatedCharger):
         self.attempts_in_vain += 1
         if self.attempts_in_vain > 30 + (now - self.answered_at) / 14:
             self.violated(f"{self.attempts_in_vain} attempts to connect in vain")
-        # Three rounds of nine details that each cost one, and the heartbeats, are 31.
-        is_often = self.attempts[-36:-35] > [now - SETTLED]
+        is_often = self.attempts[-36:-35] > [now - SETTLED]  # ten refusals, thrice, are none yet
         is_hard = self.locks_out or self.refuses_gaps
         if is_often and self.calm > SETTLED and not is_hard:
             self.violated("again and again a new connection, and all is well")
@@ -300,8 +299,8 @@ class JudgedCharger(SimulatedCharger):
         if self.repeated is not None or self.thawed_at >= since:
             since = min(since, self.frozen_at)
         lows = self.held_since(INPUT, EVSE_MIN, since)
-        highs = self.held_since(INPUT, EVSE_MAX, since)
-        if not any(fits(address, value, *limits) for limits in itertools.product(lows, highs)):
+        pairs = itertools.product(lows, self.held_since(INPUT, EVSE_MAX, since))
+        if not any(fits(address, value, low, high or (low and self.told)) for low, high in pairs):
             self.violated(f"{value} is written to {address}, against the charger's limits")
 
 
@@ -448,6 +447,7 @@ class Judge:
         moments = {int(since + ahead) for ahead in self.aheads}
         times = [datetime.fromtimestamp(moment, timezone.utc).isoformat() for moment in moments]
         self.newest, self.served_at = reading["timestamp"], now
+        charger.told = reading["limits"]["evse_max_a"] or charger.told
         if self.newest not in times:
             charger.violated(f"the timestamp is {self.newest} at {times}")
         if charger.repeated is not None:
@@ -568,8 +568,8 @@ class Judge:
         if is_without and (charger.without_vehicle != "makes 6 of 0" or not number):
             return False
         is_there = (HOLDING, address) not in charger.unsupported and address not in charger.keeps
-        limits = charger.image[INPUT, EVSE_MIN], charger.image[INPUT, EVSE_MAX]
-        return is_there and fits(address, number, *limits)
+        low, high = charger.image[INPUT, EVSE_MIN], charger.image[INPUT, EVSE_MAX]
+        return is_there and fits(address, number, low, high or (low and charger.told))
 
     def judge_settled(self, snapshot: Any) -> None:
         charger = self.charger

@@ -184,4 +184,4 @@ def test_heartbeat_is_given_soon_where_a_boot_ends_in_a_reading(world: MakeWorld
     started = world(delay=0.05)
     started.charger.boot(5.3, 2)
     started.play(60)
-    assert (started.snapshot.readings > 10, started.charger.heartbeats[0] <= 10_011) == (True, True)
+    assert started.charger.heartbeats[0] <= 10_011
