@@ -129,7 +129,7 @@ class JudgedCharger(SimulatedCharger):
         """How long it may take until there is a reading again; lock-outs come on top."""
         requests = 40 * (self.delay + self.opening)
         lock_outs = self.failsafe_timeout if self.locks_out else 0.0
-        if lock_outs and self.resets_after_exception:  # the heartbeat costs one, the clock another
+        if self.locks_out and self.resets_after_exception:  # for the heartbeat and for the clock
             lock_outs += self.failsafe_timeout + BACK_OFF
         return RECOVERY + requests + lock_outs
 
@@ -579,10 +579,9 @@ class Judge:
         )
         excused = [f" {address}" for address in DETAILS]
         since = self.clock.now - 2 * MARGIN - 2 * snapshot.seconds
-        impossible = [
-            address for address in charger.wanted if self.impossible_at.get(address, 0) > since
-        ]
-        if is_disturbed or impossible:
+        impossible = [one for one in charger.wanted if self.impossible_at.get(one, 0) > since]
+        is_seldom_there = charger.locks_out and charger.resets_after_exception
+        if is_disturbed or impossible or is_seldom_there:
             excused += ["failed holding ", " does not stay at "]
         if charger.resets_after_exception:  # the charger ends the connection at each try
             excused += [f" {address}" for address in impossible]
