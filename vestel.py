@@ -502,7 +502,8 @@ FILE_NAME = "vestel_modbus.ini"
 class Parser(argparse.ArgumentParser):
     """An argument parser that writes as all of the program does, also to a closed stream."""
 
-    color: bool  # since Python 3.14
+    # Since Python 3.14 the parser asks stdout, even a closed one, whether to use colour.
+    color = property(lambda _: False, lambda *_: None)
 
     def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
         write_stdout(self.format_help())
@@ -527,7 +528,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         # Argparse would ask for the terminal's width at each option, which takes 3 ms.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
     )
-    parser.color = False  # else it asks stdout, even a closed one, what stderr may show
     _add_options(parser)
     args = parser.parse_args(argv)
     if args.watch and args.format == "prometheus":
@@ -554,8 +554,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--config", help=f"INI file, instead of {FILE_NAME} beside the script or in ~/.config")
     for name, (check, metavar, text) in SETTINGS.items():
         add(f"--{name}", type=check, metavar=metavar, help=text)
-    formats = ["human", "prometheus", "json"]
-    add("--format", choices=formats, default="human", help="default: human")
+    add("--format", choices=["human", "prometheus", "json"], default="human", help="default: human")
     add(
         "--details",
         action="store_true",
