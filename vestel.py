@@ -361,9 +361,7 @@ def _describe(values: Values) -> str:
 # --- Errors ---------------------------------------------------------------------------------
 
 # Modbus exceptions (Modbus Application Protocol 1.1b3).
-UNSUPPORTED = (1, 2, 3)  # the firmware lacks something of what was asked for
 ACKNOWLEDGE, BUSY = 5, 6
-TEMPORARY = (4, ACKNOWLEDGE, BUSY)
 EXCEPTIONS = {
     1: "illegal function",
     2: "illegal data address",
@@ -402,7 +400,7 @@ class Refused(ChargerError):
 
     def __init__(self, code: int) -> None:
         meaning = EXCEPTIONS.get(code, "not in the Modbus specification")
-        hint = "try again later" if code in TEMPORARY else ""
+        hint = "try again later" if code in (4, ACKNOWLEDGE, BUSY) else ""
         super().__init__(f"exception {code} ({meaning})", hint)
         self.code = code
 
@@ -434,7 +432,8 @@ def _unreachable(charger: Charger, error: ChargerError) -> Unreachable:
 
 
 def _is_unsupported(error: ChargerError | None) -> bool:
-    return isinstance(error, Refused) and error.code in UNSUPPORTED
+    """Tell whether the firmware lacks something of what was asked for."""
+    return isinstance(error, Refused) and error.code in (1, 2, 3)
 
 
 # --- Options and INI file -------------------------------------------------------------------
@@ -499,11 +498,15 @@ SETTINGS: dict[str, tuple[Conversion, str, str]] = {  # of Target: check, metava
 FILE_NAME = "vestel_modbus.ini"
 
 
+class Formatter(argparse.HelpFormatter):
+    """Formats help without colour: Python 3.14 would ask stdout for it, even a closed one."""
+
+    def _set_color(self, _: bool, **more: Any) -> None:
+        super()._set_color(False, **more)  # type: ignore[misc]  # since Python 3.14
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that writes as all of the program does, also to a closed stream."""
-
-    # Since Python 3.14 the parser asks stdout, even a closed one, whether to use colour.
-    color = property(lambda _: False, lambda *_: None)
 
     def print_help(self, file: Any = None) -> None:  # noqa: ARG002, D102
         write_stdout(self.format_help())
@@ -526,7 +529,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "3 a value is not set as asked for; 130 Ctrl-C; 143 SIGTERM (0 with --watch and --listen)",
         allow_abbrev=False,
         # Argparse would ask for the terminal's width at each option, which takes 3 ms.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=78),
+        formatter_class=lambda prog: Formatter(prog, width=78),
     )
     _add_options(parser)
     args = parser.parse_args(argv)
@@ -1239,8 +1242,10 @@ def format_prometheus(reading: Reading | None, service: Snapshot | None = None) 
     add("vestel_up", "1 if the charger answered.", int(bool(reading)))
     if reading:
         serial = _content(reading, "identity.serial") or ""
-        names = "chargepoint_id", "brand", "model", "firmware"
-        info = {name: _content(reading, f"details.{name}") or "" for name in names}
+        info = {
+            name: _content(reading, f"details.{name}") or ""
+            for name in ("chargepoint_id", "brand", "model", "firmware")
+        }
         if any(info.values()):
             add("vestel_info", "What the charger is.", 1, serial=serial, **info)
         for value in CORE:
@@ -1410,7 +1415,7 @@ def _printable(text: str) -> str:
 
 def write_stderr(line: str) -> None:
     """Write a line to stderr, if there is one, without anything that could steer a terminal."""
-    with suppress(OSError, AttributeError, ValueError):  # closed, or none at all
+    with suppress(OSError, AttributeError, TypeError, ValueError):  # closed, or none at all
         sys.stderr.write(_printable(line) + "\n")
         sys.stderr.flush()
 
@@ -1502,8 +1507,8 @@ class ConnectedCharger(Charger):
 
         A charger that refuses it is read all the same.
         """
-        is_first = self._connection is None and not self.lacks_heartbeat
-        if not is_first and _now() < self.heartbeat_due:
+        # It is the first request on each connection, unless the firmware lacks it.
+        if (self._connection or self.lacks_heartbeat) and _now() < self.heartbeat_due:
             return
         try:
             self._with_retry(super()._send, self._write_heartbeat)
@@ -2151,7 +2156,8 @@ SCRIPT = """
 let seen = new Date()
 async function renew() {
   try {
-    const reply = await fetch(location.pathname, { signal: AbortSignal.timeout?.(4000) })
+    const reply = await fetch(location.pathname,
+      { cache: "no-store", signal: AbortSignal.timeout?.(4000) })
     const page = new DOMParser().parseFromString(await reply.text(), "text/html")
     for (const shown of document.querySelectorAll("[id]")) {
       const fresh = page.getElementById(shown.id)  // null, which is caught, on another page
@@ -2307,7 +2313,6 @@ def http_server(address: tuple[str, int], poller: Poller, trace: Trace) -> socke
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Security-Policy", content_security_policy())
-            self.send_header("Cache-Control", "no-store")
             self.send_header("Allow", "GET, HEAD")
             self.end_headers()
             if self.command != "HEAD":
