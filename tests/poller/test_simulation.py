@@ -39,7 +39,7 @@ from world import World
 
 import vestel
 
-SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "48"))
+SEEDS = int(os.environ.get("VESTEL_SIMULATION_SEEDS", "32"))
 PARTS = 8  # so that several processes may share them
 HOUR = 3000.0  # s in which faults begin
 LONGEST = 300.0  # s that a fault goes on
