@@ -920,7 +920,7 @@ class Image:
         self.charger = charger
         self.words: Words = {}
         self.errors: dict[Value, ChargerError] = {}
-        self.own_maximum = 0  # A; what the charger has last told as its maximum, 0 before
+        self.own_maximum = 0  # A; the newest plausible one that was read, 0 before
 
     def __getitem__(self, value: Value) -> Any:
         """Return the text or number of a value; None where it is not known."""
